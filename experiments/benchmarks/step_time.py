@@ -1,0 +1,25 @@
+"""Time of a sparse training step against the same step dense.
+
+    python -m sparse_interp.main --config=experiments/benchmarks/step_time.py \
+        --workdir=runs/step_time
+
+The size is that of experiments/pretrain/laptop.py; the dense twin has density
+1, no projection and no AbsTopK.
+"""
+
+import importlib.util
+import pathlib
+
+from ml_collections import config_dict
+
+
+def get_config() -> config_dict.ConfigDict:
+  """Returns the configuration."""
+  path = pathlib.Path(__file__).parent.parent / 'pretrain' / 'laptop.py'
+  spec = importlib.util.spec_from_file_location('laptop', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config()
+  config.run = 'step_time'
+  config.repetitions = 30
+  return config

@@ -1,0 +1,60 @@
+"""From Python source to circuits that you can look at, in one command.
+
+    python -m sparse_interp.main --config=experiments/quickstart.py \
+        --workdir=runs/quickstart
+
+Trains the model of experiments/pretrain/laptop.py on idioms and the
+interpreter's own library, prunes it to a circuit for every task it learned,
+and writes report.html. With --config=experiments/quickstart.py:tiny the same
+path runs in a minute on a model too small to learn much (for tests).
+"""
+
+import importlib.util
+import pathlib
+
+from ml_collections import config_dict
+
+
+def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
+  """Returns the configuration of a size: 'laptop' or 'tiny'."""
+  config = _pretrain_config(size)
+  config.run = 'quickstart'
+
+  config.tasks = 'all'  # or names with commas between
+
+  config.pairs = config_dict.ConfigDict()
+  config.pairs.train = 512  # pairs of prompts to prune on
+  config.pairs.test = 256  # pairs that only measure
+  config.pairs.length = 96  # longest prompt, in tokens
+
+  config.prune = config_dict.ConfigDict()  # fields of circuits PruneConfig
+  config.prune.target_loss = 0.15  # nats; published
+  config.prune.steps = 200
+  config.prune.min_necessity = 0.6  # on train pairs
+  if size == 'tiny':
+    config.tasks = 'else_elif,bracket_brace'
+    config.pairs.train = 48
+    config.pairs.test = 16
+    config.pairs.length = 96
+    # The tiny model solves nothing; pruned to what it reaches, all parts run.
+    config.prune.target_loss = 0.8
+    config.prune.steps = 10
+    config.prune.selection_pairs = 16
+    config.prune.holdout_pairs = 16
+    config.prune.batch_pairs = 8
+  return config
+
+
+def _pretrain_config(size: str) -> config_dict.ConfigDict:
+  """The configuration of experiments/pretrain/<size>.py."""
+  directory = pathlib.Path(__file__).parent / 'pretrain'
+  path = directory / f'{size}.py'
+  if not path.exists():
+    sizes = ', '.join(sorted(p.stem for p in directory.glob('*.py')))
+    raise ValueError(
+      f'config variant must be one of {sizes}, got {size!r}; choose one.'
+    )
+  spec = importlib.util.spec_from_file_location(f'pretrain_{size}', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config()

@@ -1,0 +1,1 @@
+"""Circuits: finding them, measuring them, keeping them."""

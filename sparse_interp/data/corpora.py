@@ -1,0 +1,284 @@
+"""Corpora: a short name for some text, and the documents it stands for.
+
+A spec names one corpus:
+
+  'stdlib'                  source of the running interpreter's own library
+  'idioms'                  seeded generator of simple, repetitive programs
+  'files:<glob>'            every matching file is a document; `**` recurses
+  'jsonl:<path>[#field]'    one JSON object per line, text in `field`
+  'parquet:<path>[#field]'  one row per document, text in `field`
+
+Paths may be globs (which match hidden files, too), compressed (.gz, .bz2, .xz)
+except for parquet, and local or anything that fsspec opens. `field` is 'text'
+unless given. Nothing but such a path reaches the network.
+
+All choices about a document are made from hashes of its content: which
+duplicates are dropped, the order, what a limit in bytes keeps, and whether it
+is for training or validation. They do not change with the place, the order or
+the number of the files that the documents come from.
+"""
+
+import hashlib
+import heapq
+import json
+import lzma
+import pathlib
+import sysconfig
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
+
+import fsspec
+
+from sparse_interp.data import idioms
+
+_SPECS = (
+  'stdlib',
+  'idioms',
+  'files:<glob>',
+  'jsonl:<path>[#field]',
+  'parquet:<path>[#field]',
+)
+# Directories inside the library's that hold other people's code.
+_FOREIGN = frozenset({'site-packages', 'dist-packages'})
+
+
+def read_corpus(
+  spec: str, seed: int, max_bytes: int | None = None
+) -> list[str]:
+  """Reads the distinct documents of a corpus, in a seeded random order.
+
+  Documents that are empty or are not valid UTF-8 are left out. Where
+  `max_bytes` does not hold the whole corpus, documents larger than it are left
+  out, and the result is the longest prefix of the random order that fits: a
+  sample without regard to file names or positions.
+
+  Args:
+    spec: The corpus; the module's docstring lists the forms.
+    seed: Decides the order (and the programs, for 'idioms').
+    max_bytes: Limit on the total size in UTF-8 bytes; None for no limit.
+
+  Returns:
+    The documents, never empty.
+
+  Raises:
+    ValueError: If the spec is unknown, its files or text field are missing or
+      damaged, or no document fits `max_bytes`.
+  """
+  if max_bytes is not None and max_bytes < 1:
+    raise ValueError(
+      f'data.max_bytes must be at least 1 or None, got {max_bytes}; '
+      'choose e.g. 8000000.'
+    )
+  try:
+    documents = _sample(_stream(spec, seed, max_bytes), seed, max_bytes)
+  except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+    raise ValueError(
+      f'data.corpora must name readable files, got {spec!r}: '
+      f'{_one_line(error)}; correct the path or the file.'
+    ) from error
+  if not documents:
+    limit = '' if max_bytes is None else f' within {max_bytes} bytes'
+    raise ValueError(
+      f'data.corpora must name corpora with UTF-8 text, got {spec!r} with no '
+      f'such document{limit}; check the path or raise data.max_bytes.'
+    )
+  return documents
+
+
+def split_documents(
+  documents: Sequence[str], validation_fraction: float
+) -> tuple[list[str], list[str]]:
+  """Splits documents by content: equal text is always on the same side.
+
+  A document's side depends on nothing but its text and the fraction, so adding
+  documents moves none, and two corpora that share a document agree about it.
+
+  Args:
+    documents: The documents, kept in order on each side.
+    validation_fraction: Expected share of validation documents, in [0, 1).
+
+  Returns:
+    The pair (train, validation).
+  """
+  if not 0 <= validation_fraction < 1:
+    raise ValueError(
+      'data.validation_fraction must be in [0, 1), '
+      f'got {validation_fraction}; choose e.g. 0.05.'
+    )
+  bound = int(validation_fraction * 2**64)
+  train, validation = [], []
+  for document in documents:
+    digest = _digest(document.encode())
+    is_validation = int.from_bytes(digest[:8], 'big') < bound
+    (validation if is_validation else train).append(document)
+  return train, validation
+
+
+def corpus_hash(documents: Iterable[str]) -> str:
+  """Hex SHA-256 over the documents' contents and their order."""
+  total = hashlib.sha256()
+  for document in documents:
+    total.update(_digest(document.encode()))
+  return total.hexdigest()
+
+
+def _digest(content: bytes) -> bytes:
+  return hashlib.sha256(content).digest()
+
+
+def _sample(
+  documents: Iterable[str], seed: int, max_bytes: int | None
+) -> list[str]:
+  """De-duplicates, orders by seeded hash, keeps the prefix within max_bytes.
+
+  One pass that never holds more than `max_bytes` of text and 32 bytes per
+  document seen: the kept documents are a heap with the last in order on top.
+  """
+  salt = b'order %d ' % seed
+  seen = set()
+  heap = []  # (-rank, size in bytes, text)
+  total = 0
+  end = 2**256  # ranks from here on are known not to fit
+  for document in documents:
+    try:
+      content = document.encode()
+    except UnicodeEncodeError:  # a lone surrogate out of a JSON escape
+      continue
+    if not content or (max_bytes is not None and len(content) > max_bytes):
+      continue
+    digest = _digest(content)
+    rank = int.from_bytes(_digest(salt + digest), 'big')
+    if digest in seen or rank >= end:
+      continue
+    seen.add(digest)
+    heapq.heappush(heap, (-rank, len(content), document))
+    total += len(content)
+    while max_bytes is not None and total > max_bytes:
+      negative_rank, size, _ = heapq.heappop(heap)
+      end = -negative_rank
+      total -= size
+  return [document for _, _, document in sorted(heap, reverse=True)]
+
+
+def _stream(spec: str, seed: int, max_bytes: int | None) -> Iterator[str]:
+  kind, colon, path = spec.partition(':')
+  if spec == 'stdlib':
+    return _stdlib()
+  if spec == 'idioms':
+    if max_bytes is None:
+      raise ValueError(
+        "data.max_bytes must be given for the endless corpus 'idioms', "
+        'got None; choose e.g. 8000000.'
+      )
+    return idioms.documents(seed, max_bytes)
+  if colon and kind == 'files':
+    return _text_files(path)
+  if colon and kind in ('jsonl', 'parquet'):
+    path, _, field = path.rpartition('#') if '#' in path else (path, '', 'text')
+    rows = _json_lines if kind == 'jsonl' else _parquet_rows
+    return rows(path, field)
+  raise ValueError(
+    f'data.corpora must be one of {", ".join(_SPECS)}, got {spec!r}; '
+    'correct the name.'
+  )
+
+
+def _stdlib() -> Iterator[str]:
+  root = pathlib.Path(sysconfig.get_path('stdlib'))
+  for path in root.rglob('*.py'):
+    if _FOREIGN.isdisjoint(path.relative_to(root).parts) and path.is_file():
+      document = _decode(path.read_bytes())
+      if document is not None:
+        yield document
+
+
+def _text_files(glob: str) -> Iterator[str]:
+  for _, stream in _open_files(glob, 'infer'):
+    document = _decode(stream.read())
+    if document is not None:
+      yield document
+
+
+def _decode(content: bytes) -> str | None:
+  try:
+    return content.decode()
+  except UnicodeDecodeError:
+    return None
+
+
+def _json_lines(glob: str, field: str) -> Iterator[str]:
+  for name, stream in _open_files(glob, 'infer'):
+    for number, line in enumerate(stream, start=1):
+      if not line.strip():
+        continue
+      try:
+        row = json.loads(line)
+      except ValueError as error:  # also undecodable bytes
+        raise ValueError(
+          f'data.corpora must hold one JSON object per line, got {error} '
+          f'in {name} line {number}; correct or remove the line.'
+        ) from error
+      if not isinstance(row, dict) or not isinstance(row.get(field), str):
+        fields = ', '.join(row) if isinstance(row, dict) else type(row).__name__
+        raise ValueError(
+          f'data.corpora must have text in field {field!r}, got {fields} '
+          f"in {name} line {number}; name the field as in 'jsonl:<path>#field'."
+        )
+      yield row[field]
+
+
+def _parquet_rows(glob: str, field: str) -> Iterator[str]:
+  try:
+    import pyarrow
+    import pyarrow.parquet
+  except ImportError as error:
+    raise ValueError(
+      "data.corpora must not name 'parquet:' where pyarrow is missing; "
+      "install it with pip install 'sparse_interp[parquet]'."
+    ) from error
+  for name, stream in _open_files(glob, None):
+    try:
+      file = pyarrow.parquet.ParquetFile(stream)
+      schema = file.schema_arrow
+      kind = schema.field(field).type if field in schema.names else None
+      if kind not in (pyarrow.string(), pyarrow.large_string()):
+        columns = ', '.join(f'{each.name} ({each.type})' for each in schema)
+        raise ValueError(
+          f'data.corpora must have text in field {field!r}, got {columns} '
+          f"in {name}; name the field as in 'parquet:<path>#field'."
+        )
+      for batch in file.iter_batches(batch_size=1024, columns=[field]):
+        yield from filter(None, batch.column(0).to_pylist())
+    except pyarrow.ArrowException as error:
+      raise ValueError(
+        f'data.corpora must name parquet files, got {name}: '
+        f'{_one_line(error)}; correct the path or the file.'
+      ) from error
+
+
+def _open_files(
+  glob: str, compression: str | None
+) -> Iterator[tuple[str, BinaryIO]]:
+  """Opens the files that match, one after the other, in no set order."""
+  try:
+    filesystem, path = fsspec.core.url_to_fs(glob)
+  except (ImportError, ValueError) as error:
+    raise ValueError(
+      'data.corpora must name paths of a kind that fsspec knows, got '
+      f'{glob!r}: {_one_line(error)}; correct the path.'
+    ) from error
+  entries = filesystem.glob(path, detail=True) if glob else {}
+  names = [n for n, entry in entries.items() if entry['type'] == 'file']
+  if not names:
+    raise ValueError(
+      f'data.corpora must match at least one file, got {glob!r} with none; '
+      'correct the path.'
+    )
+  for name in names:
+    with filesystem.open(name, 'rb', compression=compression) as stream:
+      yield name, stream
+
+
+def _one_line(error: Exception) -> str:
+  return ' '.join(str(error).split())

@@ -1,0 +1,171 @@
+"""What a model is: every switch of the published configuration, validated."""
+
+import dataclasses
+
+# The places where AbsTopK acts in training, by their published names
+# (`afrac_loctypes` of the released configuration).
+ACTIVATION_SITES = (
+  'attn_in',
+  'attn_out',
+  'mlp_in',
+  'mlp_out',
+  'mlp_neuron',
+  'attn_v',
+  'attn_k',
+  'attn_q',
+)
+
+_CHOICES = {
+  'norm': ('rms', 'layer', 'none'),
+  'activation': ('gelu', 'relu'),
+  'residual_activation': ('identity', 'relu'),
+  'position': ('none', 'added', 'concat', 'concat_sinusoidal'),
+  'dtype': ('float32', 'bfloat16'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class GPTConfig:
+  """Architecture of a decoder-only transformer (arXiv 2511.13653, A.1).
+
+  Attributes:
+    vocab_size: number of tokens.
+    n_layer: number of blocks, each attention then MLP.
+    d_model: width of the residual stream.
+    d_head: width of one attention head.
+    n_head: number of heads; None means d_model // d_head.
+    d_mlp: number of neurons; None means 4 * d_model.
+    context_length: longest sequence; bounds learned positions only.
+    norm: 'rms', 'layer' or 'none', before attention, MLP and unembedding.
+    activation: 'gelu' (exact, by erf) or 'relu'.
+    residual_activation: 'identity' or 'relu' after each residual add.
+    use_bias: biases of the four matrices of a block.
+    tied_unembed: unembed with the embedding matrix.
+    activation_density: AbsTopK keeps int(density * width) entries at every
+      one of `activation_sites`; None keeps all.
+    activation_sites: subset of ACTIVATION_SITES.
+    sink: a learned logit per head that takes attention to nowhere.
+    bigram_table: dense (vocab, vocab) table added to the logits by the current
+      token; the row of the last token (end of text) is never trained.
+    position: 'none'; 'added' (learned, added to the embedding); 'concat'
+      (learned) or 'concat_sinusoidal' (frozen): `d_position` read-only
+      channels appended to the input of every attention and MLP.
+    d_position: number of those channels.
+    final_logits_bias: a constant (vocab,) vector added to the logits.
+    dtype: of the matrix products; parameters, norms, logits are float32.
+  """
+
+  vocab_size: int = 2048
+  n_layer: int = 8
+  d_model: int = 2048
+  d_head: int = 16
+  n_head: int | None = None
+  d_mlp: int | None = None
+  context_length: int = 256
+  norm: str = 'rms'
+  activation: str = 'gelu'
+  residual_activation: str = 'identity'
+  use_bias: bool = True
+  tied_unembed: bool = False
+  activation_density: float | None = 0.25
+  activation_sites: tuple[str, ...] = ACTIVATION_SITES
+  sink: bool = False
+  bigram_table: bool = True
+  position: str = 'none'
+  d_position: int | None = None
+  final_logits_bias: bool = False
+  dtype: str = 'float32'
+
+  def __post_init__(self):
+    for field in ('vocab_size', 'n_layer', 'd_model', 'd_head'):
+      _require_positive(field, getattr(self, field))
+    _require_positive('context_length', self.context_length)
+    for field in ('n_head', 'd_mlp', 'd_position'):
+      if getattr(self, field) is not None:
+        _require_positive(field, getattr(self, field))
+    for field, choices in _CHOICES.items():
+      if getattr(self, field) not in choices:
+        raise ValueError(
+          f'model.{field} must be one of {", ".join(choices)}, got '
+          f'{getattr(self, field)!r}; choose one of these.'
+        )
+    if self.n_head is None and self.d_model % self.d_head:
+      raise ValueError(
+        f'model.d_model must be divisible by model.d_head, got {self.d_model} '
+        f'and {self.d_head}; choose e.g. d_model='
+        f'{max(1, self.d_model // self.d_head) * self.d_head}, or set '
+        'model.n_head.'
+      )
+    self._check_activation_sites()
+    concatenated = self.position.startswith('concat')
+    if concatenated != (self.d_position is not None):
+      raise ValueError(
+        'model.d_position must be set exactly when model.position is concat '
+        f'or concat_sinusoidal, got {self.d_position} with '
+        f'{self.position!r}; set or clear it.'
+      )
+    if self.position == 'concat_sinusoidal' and self.d_position % 2:
+      raise ValueError(
+        'model.d_position must be even for sinusoidal positions, got '
+        f'{self.d_position}; choose {self.d_position + 1}.'
+      )
+
+  def _check_activation_sites(self):
+    unknown = [s for s in self.activation_sites if s not in ACTIVATION_SITES]
+    if unknown:
+      raise ValueError(
+        'model.activation_sites must name sites among '
+        f'{", ".join(ACTIVATION_SITES)}, got {unknown[0]!r}; remove it.'
+      )
+    density = self.activation_density
+    if density is None:
+      return
+    if not 0 < density <= 1:
+      raise ValueError(
+        f'model.activation_density must be in (0, 1], got {density}; choose '
+        'e.g. 0.25, or None to keep all activations.'
+      )
+    narrowest = min(self.d_model, self.d_attn, self.mlp_width)
+    if self.activation_sites and int(density * narrowest) < 1:
+      raise ValueError(
+        'model.activation_density must keep at least one entry of every '
+        f'site, got {density} with a width of {narrowest}; choose at least '
+        f'{1 / narrowest:.4g}.'
+      )
+
+  @property
+  def n_heads(self) -> int:
+    """Number of attention heads."""
+    return self.n_head or self.d_model // self.d_head
+
+  @property
+  def d_attn(self) -> int:
+    """Width of q, k and v: heads times head width."""
+    return self.n_heads * self.d_head
+
+  @property
+  def mlp_width(self) -> int:
+    """Number of neurons in an MLP."""
+    return self.d_mlp or 4 * self.d_model
+
+  @property
+  def block_input_width(self) -> int:
+    """Width of attn.act_in and mlp.act_in: d_model plus positions if any."""
+    if self.position.startswith('concat'):
+      return self.d_model + self.d_position
+    return self.d_model
+
+  def kept_activations(self, site: str, width: int) -> int | None:
+    """Entries that AbsTopK keeps at a site; None where it does not act."""
+    if self.activation_density is None or site not in self.activation_sites:
+      return None
+    k = int(self.activation_density * width)
+    return None if k >= width else k
+
+
+def _require_positive(field: str, value: int):
+  if not isinstance(value, int) or value < 1:
+    raise ValueError(
+      f'model.{field} must be a positive integer, got {value!r}; choose at '
+      'least 1.'
+    )

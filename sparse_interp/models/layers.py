@@ -1,0 +1,177 @@
+"""The pure modules of a block: norm, attention and MLP, seen site by site.
+
+Every module takes `see(site, x)`, called at each named place with the value
+after AbsTopK; what it returns is what flows on. That one function records
+activations and applies edits, so the modules know neither.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sparse_interp.models.config import GPTConfig
+from sparse_interp.ops.topk import abs_topk
+
+# What torch.nn.RMSNorm(eps=None) uses in float32, and the published models.
+RMS_EPSILON = float(np.finfo(np.float32).eps)
+LAYER_EPSILON = 1e-5
+
+See = Callable[[str, Array], Array]
+
+
+def sparsify(
+  config: GPTConfig, site: str, x: Float[Array, 'batch time width']
+) -> Float[Array, 'batch time width']:
+  """AbsTopK where the configuration has it at this site, else identity."""
+  k = config.kept_activations(site, x.shape[-1])
+  return x if k is None else abs_topk(x, k)
+
+
+class Norm(nn.Module):
+  """RMSNorm (gain only), LayerNorm (gain and bias) or identity, float32."""
+
+  config: GPTConfig
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'batch time width']
+  ) -> Float[Array, 'batch time width']:
+    if self.config.norm == 'none':
+      return x
+    x = x.astype(jnp.float32)
+    width = (x.shape[-1],)
+    scale = self.param('scale', nn.initializers.ones, width)
+    if self.config.norm == 'rms':
+      mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+      return x * jax.lax.rsqrt(mean_square + RMS_EPSILON) * scale
+    bias = self.param('bias', nn.initializers.zeros, width)
+    x = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(variance + LAYER_EPSILON) * scale + bias
+
+
+def _dense(config: GPTConfig, width: int, stddev: float, name: str) -> nn.Dense:
+  return nn.Dense(
+    width,
+    use_bias=config.use_bias,
+    dtype=config.dtype,
+    kernel_init=nn.initializers.normal(stddev),
+    name=name,
+  )
+
+
+def _write_stddev(config: GPTConfig) -> float:
+  """Initial scale of matrices that write to the residual stream (GPT-2)."""
+  return 0.02 / np.sqrt(2 * config.n_layer)
+
+
+def causal_attention(
+  q: Float[Array, 'batch time heads d_head'],
+  k: Float[Array, 'batch time heads d_head'],
+  v: Float[Array, 'batch time heads d_head'],
+  sink: Float[Array, 'heads'] | None,
+) -> Float[Array, 'batch time heads d_head']:
+  """Causal softmax attention, scale 1/sqrt(d_head), with an optional sink.
+
+  The sink adds exp(sink) to the denominator of every softmax of its head: an
+  extra slot with key and value zero and that logit, unscaled (A.1).
+  """
+  time, d_head = q.shape[1], q.shape[3]
+  scores = jnp.einsum('bqhd,bkhd->bhqk', q, k) / np.sqrt(d_head)
+  scores = scores.astype(jnp.float32)
+  visible = np.tril(np.ones((time, time), bool))
+  scores = jnp.where(visible, scores, -jnp.inf)
+  highest = jnp.max(scores, axis=-1, keepdims=True)
+  if sink is not None:
+    highest = jnp.maximum(highest, sink[:, None, None])
+  highest = jax.lax.stop_gradient(highest)
+  weights = jnp.exp(scores - highest)
+  total = jnp.sum(weights, axis=-1, keepdims=True)
+  if sink is not None:
+    total = total + jnp.exp(sink[:, None, None] - highest)
+  weights = (weights / total).astype(v.dtype)
+  return jnp.einsum('bhqk,bkhd->bqhd', weights, v)
+
+
+class Attention(nn.Module):
+  """Attention of one block, from its input to what it adds to the stream."""
+
+  config: GPTConfig
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'batch time width'], see: See
+  ) -> Float[Array, 'batch time d_model']:
+    config = self.config
+    x = see('attn.act_in', sparsify(config, 'attn_in', x))
+    qkv = _dense(config, 3 * config.d_attn, 0.02, 'c_attn')(x)
+    heads = []
+    for name, part in zip('qkv', jnp.split(qkv, 3, axis=-1), strict=True):
+      # AbsTopK acts on the flat vector: all heads compete.
+      part = see(f'attn.{name}', sparsify(config, f'attn_{name}', part))
+      heads.append(part.reshape(*part.shape[:2], -1, config.d_head))
+    sink = None
+    if config.sink:
+      sink = self.param('sink_logit', nn.initializers.zeros, (config.n_heads,))
+    y = causal_attention(*heads, sink)
+    y = see('attn.y', y.reshape(*y.shape[:2], -1))
+    delta = _dense(config, config.d_model, _write_stddev(config), 'c_proj')(y)
+    return see('attn.resid_delta', sparsify(config, 'attn_out', delta))
+
+
+class MLP(nn.Module):
+  """MLP of one block, from its input to what it adds to the stream."""
+
+  config: GPTConfig
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'batch time width'], see: See
+  ) -> Float[Array, 'batch time d_model']:
+    config = self.config
+    x = see('mlp.act_in', sparsify(config, 'mlp_in', x))
+    x = _dense(config, config.mlp_width, 0.02, 'c_fc')(x)
+    if config.activation == 'gelu':
+      x = jax.nn.gelu(x, approximate=False)
+    else:
+      x = jax.nn.relu(x)
+    x = see('mlp.post_act', sparsify(config, 'mlp_neuron', x))
+    delta = _dense(config, config.d_model, _write_stddev(config), 'c_proj')(x)
+    return see('mlp.resid_delta', sparsify(config, 'mlp_out', delta))
+
+
+class Block(nn.Module):
+  """One block: x += attention(norm(x)), then x += mlp(norm(x))."""
+
+  config: GPTConfig
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, 'batch time d_model'],
+    positions: Float[Array, 'time d_position'] | None,
+    see: See,
+  ) -> Float[Array, 'batch time d_model']:
+    config = self.config
+
+    def read(x, norm, position_norm):
+      x = Norm(config, name=norm)(x)
+      if positions is None:
+        return x
+      p = Norm(config, name=position_norm)(positions[None])
+      p = jnp.broadcast_to(p, (*x.shape[:2], p.shape[-1]))
+      return jnp.concatenate([x, p], axis=-1)
+
+    def add(x, delta):
+      x = x + delta.astype(jnp.float32)
+      relu = config.residual_activation == 'relu'
+      return jax.nn.relu(x) if relu else x
+
+    x = see('resid_in', x)
+    x = add(x, Attention(config, name='attn')(read(x, 'ln_1', 'ln_p1'), see))
+    x = see('resid_mid', x)
+    return add(x, MLP(config, name='mlp')(read(x, 'ln_2', 'ln_p2'), see))

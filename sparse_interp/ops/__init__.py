@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: selection by magnitude, and nothing but jax."""

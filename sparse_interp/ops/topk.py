@@ -1,0 +1,228 @@
+"""Selection of the k largest magnitudes, exactly and without a sort.
+
+The bits of a non-negative float, read as an integer, are ordered like the
+float. The k-th largest magnitude is therefore found by building its 31 bits
+from the top: a bit stays set if at least k entries are at or above the
+candidate. Each pass is one compare and one count, so a sharded array costs one
+scalar reduction a pass and is never gathered. Ties at the threshold are broken
+by index: the lowest ones are kept.
+
+Source: AbsTopK and the weight projection of arXiv 2511.13653 (sections 2 and
+A.1); the search replaces the radix top-k that its authors found slow.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Int32
+
+
+def _magnitude_bits(x: Float[Array, '...']) -> Int32[Array, '...']:
+  """Integers ordered like |x| (float32; narrower floats widen exactly)."""
+  magnitude = jnp.abs(x.astype(jnp.float32))
+  return lax.bitcast_convert_type(magnitude, jnp.int32)
+
+
+def _kth_largest(
+  bits: Int32[Array, '...'],
+  count: Int[Array, '...'] | int,
+  axes: tuple[int, ...],
+) -> Int32[Array, '...']:
+  """Largest t with at least `count` of `bits` >= t, along `axes` (kept)."""
+
+  def settle_bit(i, threshold):
+    candidate = threshold | (jnp.int32(1) << (30 - i))
+    above = jnp.sum(
+      (bits >= candidate).astype(jnp.int32), axis=axes, keepdims=True
+    )
+    return jnp.where(above >= count, candidate, threshold)
+
+  start_shape = [1 if i in axes else n for i, n in enumerate(bits.shape)]
+  return lax.fori_loop(0, 31, settle_bit, jnp.zeros(start_shape, jnp.int32))
+
+
+def _lowest_indices(
+  tied: Bool[Array, '...'],
+  count: Int[Array, '...'],
+  axes: tuple[int, ...],
+) -> Bool[Array, '...']:
+  """The `count` lowest-index entries of `tied`, by bisection on the index.
+
+  A cumulative sum would do the same but gathers a sharded array.
+  """
+  shape = [tied.shape[a] for a in axes]
+  size = int(np.prod(shape))
+  strides = np.cumprod([1, *shape[:0:-1]])[::-1]
+  index = sum(
+    int(stride) * lax.broadcasted_iota(jnp.int32, tied.shape, axis)
+    for axis, stride in zip(axes, strides, strict=True)
+  )
+  n_bits = max(1, size.bit_length())
+
+  def settle_bit(i, bound):
+    candidate = bound | (jnp.int32(1) << (n_bits - 1 - i))
+    below = jnp.sum(
+      (tied & (index < candidate)).astype(jnp.int32), axis=axes, keepdims=True
+    )
+    return jnp.where(below <= count, candidate, bound)
+
+  start_shape = [1 if i in axes else n for i, n in enumerate(tied.shape)]
+  bound = lax.fori_loop(
+    0, n_bits, settle_bit, jnp.zeros(start_shape, jnp.int32)
+  )
+  return tied & (index < bound)
+
+
+def _kth_largest_in_rows(
+  bits: Int32[Array, '*rows width'], count: Int[Array, ''] | int
+) -> Int32[Array, '*rows 1']:
+  """The same threshold for every vector of the last axis, two bits a pass.
+
+  A pass counts for three candidates at once, packed into one int32 of three
+  10-bit fields, in 32 lanes that vectorise: 3 times faster on a CPU than one
+  bit a pass. A lane counts width / 32 entries, so that fields cannot overflow
+  below a width of 32736; wider rows take the plain search.
+  """
+  width, lanes = bits.shape[-1], 32
+  if width > 1023 * lanes:
+    return _kth_largest(bits, count, (bits.ndim - 1,))
+  padding = [(0, 0)] * (bits.ndim - 1) + [(0, -width % lanes)]
+  # Zeros are below every candidate, so the padding is never counted.
+  grouped = jnp.pad(bits, padding).reshape(*bits.shape[:-1], -1, lanes)
+
+  def count_at_least(*candidates):
+    packed = sum(
+      (grouped >= c[..., None]).astype(jnp.int32) << (10 * i)
+      for i, c in enumerate(candidates)
+    )
+    packed = jnp.sum(packed, axis=-2)
+    return [
+      jnp.sum((packed >> (10 * i)) & 1023, axis=-1, keepdims=True)
+      for i in range(len(candidates))
+    ]
+
+  def settle_two_bits(i, threshold):
+    high = jnp.int32(1) << (30 - 2 * i)
+    low = high >> 1
+    candidates = (threshold | low, threshold | high, threshold | high | low)
+    for candidate, above in zip(
+      candidates, count_at_least(*candidates), strict=True
+    ):
+      threshold = jnp.where(above >= count, candidate, threshold)
+    return threshold
+
+  start = jnp.zeros((*bits.shape[:-1], 1), jnp.int32)
+  threshold = lax.fori_loop(0, 15, settle_two_bits, start)
+  last = threshold | 1
+  (above,) = count_at_least(last)
+  return jnp.where(above >= count, last, threshold)
+
+
+def _trim(
+  bits: Int32[Array, '...'],
+  threshold: Int32[Array, '...'],
+  count: Int[Array, ''],
+  axes: tuple[int, ...],
+) -> Bool[Array, '...']:
+  """Exactly `count` entries at or above the threshold, ties to low indices."""
+  keep = bits >= threshold
+  n_kept = jnp.sum(keep.astype(jnp.int32), axis=axes, keepdims=True)
+
+  def drop_late_ties():
+    above = bits > threshold
+    room = count - jnp.sum(above.astype(jnp.int32), axis=axes, keepdims=True)
+    return above | _lowest_indices(bits == threshold, room, axes)
+
+  # Ties are rare among float32 values: look at indices only if there are any.
+  keep = lax.cond(jnp.all(n_kept == count), lambda: keep, drop_late_ties)
+  return keep & (count > 0)
+
+
+def _keep(
+  bits: Int32[Array, '...'],
+  count: Int[Array, ''] | int,
+  axes: tuple[int, ...],
+) -> Bool[Array, '...']:
+  """Exactly `count` largest of `bits` along `axes`, ties to the low index."""
+  count = jnp.asarray(count, jnp.int32)
+  if axes == (bits.ndim - 1,):
+    threshold = _kth_largest_in_rows(bits, count)
+  else:
+    threshold = _kth_largest(bits, count, axes)
+  return _trim(bits, threshold, count, axes)
+
+
+def kth_largest_magnitude(
+  x: Float[Array, '...'], count: Int[Array, ''] | int
+) -> Float[Array, '']:
+  """Returns the `count`-th largest magnitude of the whole array, float32.
+
+  Args:
+    x: floats of any shape, possibly sharded. NaN is not supported.
+    count: in [1, x.size]; a Python int or a traced int32 scalar.
+  """
+  axes = tuple(range(x.ndim))
+  bits = _kth_largest(_magnitude_bits(x), jnp.asarray(count, jnp.int32), axes)
+  return lax.bitcast_convert_type(bits, jnp.float32).reshape(())
+
+
+def keep_mask(
+  x: Float[Array, '...'], count: Int[Array, ''] | int
+) -> Bool[Array, '...']:
+  """Marks exactly the `count` entries of largest magnitude of the array.
+
+  Args:
+    x: scores of any shape, float32 or narrower, possibly sharded.
+    count: in [0, x.size]; a Python int or a traced int32 scalar.
+
+  Returns:
+    Bool mask with exactly `count` True entries; among equal magnitudes the
+    lowest flat indices win.
+  """
+  return _keep(_magnitude_bits(x), count, tuple(range(x.ndim)))
+
+
+def keep_mask_along_axis(
+  x: Float[Array, '...'], count: Int[Array, ''] | int, axis: int
+) -> Bool[Array, '...']:
+  """Marks the `count` largest magnitudes of every slice along `axis`.
+
+  Args:
+    x: scores.
+    count: entries to keep in each slice, in [0, x.shape[axis]].
+    axis: the axis along which entries compete.
+
+  Returns:
+    Bool mask with exactly `count` True entries in each slice.
+  """
+  return _keep(_magnitude_bits(x), count, (axis % x.ndim,))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def abs_topk(x: Float[Array, '*batch width'], k: int) -> Float[Array, '...']:
+  """AbsTopK: keeps the k largest magnitudes of the last axis, zeroes the rest.
+
+  Sign and value of kept entries are unchanged; the gradient flows through
+  kept entries only (arXiv 2511.13653, section 2).
+
+  Args:
+    x: activations.
+    k: entries kept per vector, in [1, width].
+  """
+  return _abs_topk_forward(x, k)[0]
+
+
+def _abs_topk_forward(x, k):
+  keep = _keep(_magnitude_bits(x), k, (x.ndim - 1,))
+  return jnp.where(keep, x, 0), keep
+
+
+def _abs_topk_backward(k, keep, gradient):
+  del k
+  return (jnp.where(keep, gradient, 0),)
+
+
+abs_topk.defvjp(_abs_topk_forward, _abs_topk_backward)

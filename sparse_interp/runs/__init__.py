@@ -1,0 +1,1 @@
+"""Runs that join the rooms: what a configuration's `run` can name."""

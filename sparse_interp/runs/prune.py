@@ -1,0 +1,378 @@
+"""The prune run: from a pretrained model to one circuit per learned task.
+
+Every task is posed to the full model first. Those that it solves on test pairs
+are pruned on training pairs; a circuit is reported only if it meets three
+bounds on the test pairs, and where it does not, the summary says which it
+missed. A circuit is written when it is found, so that an interrupted run goes
+on with the next task.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import config_dict
+
+from sparse_interp import tasks as tasks_lib
+from sparse_interp.circuits import circuit as circuit_lib
+from sparse_interp.circuits.ablation import site_means
+from sparse_interp.circuits.circuit import Circuit
+from sparse_interp.circuits.faithfulness import evaluate_model
+from sparse_interp.circuits.find import find_circuit
+from sparse_interp.circuits.pruning import PruneConfig
+from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.data.tokenizer import Tokenizer
+from sparse_interp.models import GPTConfig
+from sparse_interp.tasks.encoding import EncodedTask, encode_task
+from sparse_interp.training import metrics, pretrain
+from sparse_interp.training import workdir as workdir_lib
+
+_PHASE = 'prune'
+
+# Losses are two-way cross-entropies in nats: ln 2 = 0.69 is a coin toss.
+FORMULAS = {
+  'full_loss': 'two-way cross-entropy in nats between the answers of a pair at '
+  'the last token, mean over both sides and all test pairs, full model',
+  'test_loss': 'the same with every node outside the circuit set to its mean '
+  'over pretraining text, logits scaled and shifted as fitted on train pairs',
+  'necessity_loss': 'full model with the nodes of the circuit set to their '
+  'means, test pairs',
+  'random_loss': 'random circuit of equal size at every site, test pairs, mean '
+  'over draws',
+  'edges': 'nonzero weights between kept nodes',
+  'intervals': '95 % bootstrap over test pairs',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A pretrained model and what pruning needs to know of its making.
+
+  Attributes:
+    config: architecture.
+    params: parameter tree.
+    tokenizer: its tokenizer.
+    means: {site: mean over pretraining text}.
+    mean_tokens: number of tokens behind the means.
+    provenance: hashes and version for the artifacts.
+  """
+
+  config: GPTConfig
+  params: dict
+  tokenizer: Tokenizer
+  means: dict
+  mean_tokens: int
+  provenance: dict
+
+
+def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
+  """Prunes the model of another workdir; see `find_circuits`.
+
+  Args:
+    config: `model_workdir` names the run that trained the model; `tasks`,
+      `pairs` and `prune` are described in experiments/quickstart.py.
+    workdir: receives circuits/, summary.json and config.json.
+
+  Returns:
+    The content of summary.json.
+
+  Raises:
+    ValueError: a field is wrong, or there is no model.
+  """
+  check(config)
+  if not config.model_workdir:
+    raise ValueError(
+      'model_workdir must name the workdir of a pretrain run, got nothing; '
+      'give --config.model_workdir=<path>.'
+    )
+  begun = time.monotonic()
+  model = load(config.model_workdir)
+  workdir_lib.claim(workdir, config.to_dict())
+  results = find_circuits(config, model, workdir)
+  return workdir_lib.add_to_summary(
+    workdir,
+    {
+      'asked': {'config': config.to_dict(), 'seed': config.seed},
+      **model.provenance,
+      'device': workdir_lib.device_name(),
+      'wall_seconds': time.monotonic() - begun,
+      **results,
+    },
+  )
+
+
+def check(config: config_dict.ConfigDict) -> None:
+  """Raises ValueError if a field for pruning is wrong; does no work."""
+  task_names(config)
+  prune_config(config)
+  for field in ('train', 'test', 'length'):
+    if config.pairs[field] < 1:
+      raise ValueError(
+        f'pairs.{field} must be at least 1, got {config.pairs[field]}; choose '
+        'e.g. 256.'
+      )
+
+
+def task_names(config: config_dict.ConfigDict) -> list[str]:
+  """Names of the tasks asked for, all of them for 'all'."""
+  if config.tasks == 'all':
+    return list(tasks_lib.TASKS)
+  names = config.tasks
+  names = names.split(',') if isinstance(names, str) else list(names)
+  return [task.name for task in tasks_lib.get_tasks(names)]
+
+
+def prune_config(config: config_dict.ConfigDict) -> PruneConfig:
+  """The hyper-parameters of pruning as library code takes them."""
+  fields = config.prune.to_dict()
+  known = {field.name for field in dataclasses.fields(PruneConfig)}
+  for name in fields:
+    if name not in known:
+      raise ValueError(
+        f'prune.{name} must be a field of PruneConfig, got {fields[name]!r}; '
+        'remove it.'
+      )
+  return PruneConfig(**fields)
+
+
+def load(workdir: str | pathlib.Path) -> Model:
+  """Reads a pretrained model and measures its means over pretraining text."""
+  workdir = pathlib.Path(workdir)
+  config, params = pretrain.load_model(workdir)
+  windows = np.load(workdir / pretrain.SAMPLE)
+  metrics.say(_PHASE, f'means of all nodes over {windows.size} tokens')
+  batches = np.array_split(windows, max(1, len(windows) // 32))
+  summary = workdir_lib.read_summary(workdir)
+  return Model(
+    config=config,
+    params=params,
+    tokenizer=Tokenizer.load(workdir / 'tokenizer.json'),
+    means=site_means(config, params, batches),
+    mean_tokens=int(windows.size),
+    provenance={
+      'corpus_hash': summary.get('corpus_hash'),
+      'tokenizer_hash': summary.get('tokenizer_hash'),
+      'code_version': workdir_lib.code_version(),
+    },
+  )
+
+
+def find_circuits(
+  config: config_dict.ConfigDict, model: Model, workdir: str
+) -> dict[str, Any]:
+  """Measures every task, prunes those that the model learned.
+
+  Args:
+    config: with `tasks`, `pairs`, `prune` and `seed`.
+    model: from `load`.
+    workdir: receives circuits/<task>/.
+
+  Returns:
+    Entries of summary.json: tasks, learned_tasks, geometric_mean_edges.
+  """
+  hyperparameters = prune_config(config)
+  entries, posed = {}, {}
+  for name in task_names(config):
+    entries[name], posed[name] = _measure_task(config, model, name)
+    metrics.say(_PHASE, _task_line(name, entries[name]))
+  learned = [name for name in entries if entries[name]['learned']]
+  begun = time.monotonic()
+  for i, name in enumerate(learned):
+    directory = pathlib.Path(workdir) / 'circuits' / name
+    if (directory / 'circuit.json').exists():
+      circuit = circuit_lib.load(directory)
+    else:
+      circuit = _prune_task(config, model, hyperparameters, posed[name], name)
+      circuit_lib.save(circuit, directory)
+    entries[name] |= _report(circuit, hyperparameters.target_loss)
+    per_task = (time.monotonic() - begun) / (i + 1)
+    left = metrics.duration(per_task * (len(learned) - i - 1))
+    metrics.say(_PHASE, f'{_circuit_line(name, entries[name])}, {left} left')
+  edges = [
+    entry['circuit']['edges']
+    for entry in entries.values()
+    if entry['circuit'] is not None
+  ]
+  return {
+    'tasks': entries,
+    'learned_tasks': learned,
+    'pruned_tasks': [n for n in learned if entries[n]['circuit'] is not None],
+    'geometric_mean_edges': _geometric_mean(edges),
+    'formulas': FORMULAS,
+  }
+
+
+def _measure_task(
+  config: config_dict.ConfigDict, model: Model, name: str
+) -> tuple[dict[str, Any], tuple[EncodedTask, EncodedTask] | None]:
+  """The summary's entry of a task and its (train, test) pairs."""
+  pairs, task = config.pairs, tasks_lib.TASKS[name]
+  length = min(pairs.length, model.config.context_length)
+  try:
+    train, test = (
+      encode_task(task, model.tokenizer, split, count, length, config.seed)
+      for split, count in (('train', pairs.train), ('test', pairs.test))
+    )
+  except ValueError as error:
+    entry = {'learned': False, 'full_loss': None, 'unposable': str(error)}
+    return entry | {'circuit': None}, None
+  measured = evaluate_model(
+    model.config,
+    model.params,
+    model.means,
+    make_pairs(test),
+    test.conditions,
+    config.seed,
+  )
+  entry = {
+    **measured,
+    'learned': measured['full_loss'] <= config.prune.target_loss,
+    'test_pairs': len(test.conditions),
+    'train_pairs': len(train.conditions),
+    'rejected_pairs': test.rejected,
+    'circuit': None,
+  }
+  return entry, (train, test)
+
+
+def _prune_task(
+  config: config_dict.ConfigDict,
+  model: Model,
+  hyperparameters: PruneConfig,
+  posed: tuple[EncodedTask, EncodedTask],
+  name: str,
+) -> Circuit:
+  begun = time.monotonic()
+  last = [begun]
+
+  def progress(numbers: Mapping[str, Any]) -> None:
+    # A line every few seconds, however fast the steps are.
+    if time.monotonic() - last[0] < 5:
+      return
+    last[0] = time.monotonic()
+    metrics.say(_PHASE, _progress_line(name, numbers))
+
+  circuit = find_circuit(
+    model.config,
+    model.params,
+    model.means,
+    *posed,
+    hyperparameters,
+    config.seed,
+    progress=progress,
+    provenance=model.provenance,
+    pieces=model.tokenizer.pieces,
+    description=tasks_lib.TASKS[name].description,
+    mean_tokens=model.mean_tokens,
+  )
+  seconds = time.monotonic() - begun
+  return dataclasses.replace(
+    circuit, provenance=circuit.provenance | {'prune_seconds': seconds}
+  )
+
+
+def _report(circuit: Circuit, target: float) -> dict[str, Any]:
+  """The circuit's part of a task's entry, or what it missed."""
+  found = {
+    'nodes': sum(len(kept) for kept in circuit.nodes.values()),
+    'edges': len(circuit.edges.weight),
+    **{
+      name: circuit.metrics[name]
+      for loss in ('test_loss', 'necessity_loss', 'random_loss')
+      for name in (loss, f'{loss}_interval')
+    },
+    'test_conditions': circuit.metrics['test_conditions'],
+    'ablation': 'mean over pretraining',
+  }
+  missed = [
+    text
+    for text, met in (
+      (f'test_loss <= {target}', found['test_loss'] <= target),
+      ('necessity_loss >= 0.5', found['necessity_loss'] >= 0.5),
+      ('random_loss >= 0.5', found['random_loss'] >= 0.5),
+    )
+    if not met
+  ]
+  if missed:
+    return {'circuit': None, 'failed_circuit': {**found, 'missed': missed}}
+  return {'circuit': found}
+
+
+def _geometric_mean(edges: list[int]) -> float | None:
+  # A circuit without edges (embedding to unembedding) counts as one edge.
+  if not edges:
+    return None
+  return math.exp(sum(math.log(max(n, 1)) for n in edges) / len(edges))
+
+
+def _task_line(name: str, entry: Mapping[str, Any]) -> str:
+  if 'unposable' in entry:
+    return f'{name:<28} cannot be posed: {entry["unposable"]}'
+  verdict = 'learned' if entry['learned'] else 'not learned'
+  return f'{name:<28} full model {entry["full_loss"]:.3f}  {verdict}'
+
+
+def _circuit_line(name: str, entry: Mapping[str, Any]) -> str:
+  found = entry['circuit'] or entry['failed_circuit']
+  line = (
+    f'{name:<28} {found["nodes"]} nodes, {found["edges"]} edges, '
+    f'test loss {found["test_loss"]:.3f}, '
+    f'necessity {found["necessity_loss"]:.2f}, '
+    f'random {found["random_loss"]:.2f}'
+  )
+  missed = found.get('missed')
+  return f'{line}, NOT REPORTED: missed {missed}' if missed else line
+
+
+def _progress_line(name: str, numbers: Mapping[str, Any]) -> str:
+  shown = [
+    f'{key} {value:.3f}' if isinstance(value, float) else f'{key} {value}'
+    for key, value in numbers.items()
+    if key not in ('phase', 'seconds_left')
+  ]
+  if 'seconds_left' in numbers:
+    shown.append(f'{metrics.duration(numbers["seconds_left"])} left')
+  return f'{name:<28} {numbers.get("phase", "")}: {", ".join(shown)}'
+
+
+def print_table(summary: Mapping[str, Any]) -> None:
+  """Prints the circuits of a summary as a table."""
+  head = (
+    f'{"task":<28}{"full":>7}{"nodes":>7}{"edges":>7}{"circuit":>9}'
+    f'{"ablated":>9}{"random":>8}'
+  )
+  lines = [head, '-' * len(head)]
+  for name, entry in summary['tasks'].items():
+    full = entry['full_loss']
+    line = f'{name:<28}{"-" if full is None else f"{full:.3f}":>7}'
+    found = entry['circuit']
+    if found is not None:
+      line += (
+        f'{found["nodes"]:>7}{found["edges"]:>7}{found["test_loss"]:>9.3f}'
+        f'{found["necessity_loss"]:>9.2f}{found["random_loss"]:>8.2f}'
+      )
+    elif 'failed_circuit' in entry:
+      line += '  missed ' + ', '.join(entry['failed_circuit']['missed'])
+    elif 'unposable' in entry:
+      line += '  cannot be posed'
+    else:
+      line += '  not learned'
+    lines.append(line)
+  mean = summary['geometric_mean_edges']
+  lines.append(
+    f'{len(summary["learned_tasks"])} tasks learned, '
+    f'{len(summary["pruned_tasks"])} circuits, geometric mean of edges '
+    f'{"-" if mean is None else f"{mean:.1f}"} (test pairs, mean ablation)'
+  )
+  print('\n'.join(lines), flush=True)
+
+
+def is_complete(workdir: str | pathlib.Path) -> bool:
+  """Whether find_circuits has finished in this workdir."""
+  path = pathlib.Path(workdir) / 'summary.json'
+  return path.exists() and 'learned_tasks' in json.loads(path.read_text())

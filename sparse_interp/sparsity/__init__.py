@@ -1,0 +1,1 @@
+"""How weights become sparse in training and stay so."""

@@ -1,0 +1,283 @@
+"""Exactly k nonzeros per tensor after every step, as an optax transform.
+
+The mask is computed from p + u, the weights where the optimizer wants them,
+and the returned update lands exactly on it:
+
+    update = u where |p + u| is among the k largest, else -p.
+
+Nothing multiplies by a mask in the forward pass, so gradients stay dense and a
+dropped weight can come back. Paper section A.1; the rule that keeps a minimum
+of weights per neuron and attention channel is that of the published script.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float
+
+from sparse_interp.ops import topk
+from sparse_interp.sparsity import schedules
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """How one kind of tensor is thinned out.
+
+  Attributes:
+    density: 'hidden', 'embedding' or 'bias': whose density it follows;
+      'dense' leaves it alone.
+    alive_axis: axis along which at least `minimum_alive` entries stay, for
+      every index of the other axis; None protects nothing.
+  """
+
+  density: str
+  alive_axis: int | None = None
+
+
+# First match wins. Kernels are (in, out), the transpose of the published
+# layout: a neuron is a column of c_fc (its inputs lie along axis 0) and a row
+# of c_proj (its outputs lie along axis 1); channels of attention likewise.
+PUBLISHED_RULES: tuple[tuple[str, Rule], ...] = (
+  (r'.*/attn/c_attn/kernel', Rule('hidden', alive_axis=0)),
+  (r'.*/attn/c_proj/kernel', Rule('hidden', alive_axis=1)),
+  (r'.*/mlp/c_fc/kernel', Rule('hidden', alive_axis=0)),
+  (r'.*/mlp/c_proj/kernel', Rule('hidden', alive_axis=1)),
+  (r'wpe/embedding', Rule('hidden')),
+  (r'wte/embedding', Rule('embedding')),
+  (r'lm_head/kernel', Rule('embedding')),
+  (r'.*/(c_attn|c_proj|c_fc)/bias', Rule('bias')),
+  (r'(.*/)?ln_\w+/(scale|bias)', Rule('dense')),
+  (r'.*/sink_logit', Rule('dense')),
+  (r'bigram_table', Rule('dense')),
+  (r'final_logits_bias', Rule('dense')),
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+  """What one tensor must look like after every step.
+
+  Attributes:
+    counts: nonzeros to keep: one int, or an int32 table with an entry per
+      step whose last entry holds for all later steps.
+    alive_axis: see `Rule`.
+    minimum_alive: entries kept along `alive_axis` however small they are;
+      they count inside `counts`.
+  """
+
+  counts: int | np.ndarray
+  alive_axis: int | None = None
+  minimum_alive: int = 0
+
+
+def tensor_names(tree: Any) -> Any:
+  """Replaces each leaf by its path, e.g. 'h_0/attn/c_attn/kernel'."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: jax.tree_util.keystr(path, simple=True, separator='/'),
+    tree,
+  )
+
+
+def find_rule(
+  name: str, rules: tuple[tuple[str, Rule], ...] = PUBLISHED_RULES
+) -> Rule:
+  """Returns the first rule whose pattern matches the whole name.
+
+  Raises:
+    ValueError: no rule covers the tensor, so that nobody trains a tensor
+      dense by a slip of the pen.
+  """
+  for pattern, rule in rules:
+    if re.fullmatch(pattern, name):
+      return rule
+  raise ValueError(
+    f'rules must cover every parameter, got none for {name!r}; add '
+    "(pattern, Rule('dense')) to leave it dense."
+  )
+
+
+def make_targets(
+  params: Any,
+  schedule: schedules.DensitySchedule,
+  minimum_alive: int = 4,
+  biases: str = 'sparse',
+  rules: tuple[tuple[str, Rule], ...] = PUBLISHED_RULES,
+) -> dict[str, Target]:
+  """Tabulates for every sparse tensor how many weights it keeps at each step.
+
+  Args:
+    params: tree of arrays or of `jax.ShapeDtypeStruct`.
+    schedule: density over steps.
+    minimum_alive: weights that each neuron and attention channel keeps, on
+      the matrices whose rule names an axis; 0 switches the rule off.
+    biases: 'sparse' as in the paper, 'dense' as in the released script.
+    rules: (pattern, rule) pairs; the first match of the whole name wins.
+
+  Returns:
+    Targets by tensor name; tensors that stay dense are absent.
+
+  Raises:
+    ValueError: a count is too small for `minimum_alive`, or is 0.
+  """
+  if biases not in ('sparse', 'dense'):
+    raise ValueError(
+      "sparsity.biases must be 'sparse' or 'dense', got "
+      f"{biases!r}; choose e.g. 'sparse'."
+    )
+  if minimum_alive < 0:
+    raise ValueError(
+      f'sparsity.minimum_alive must be 0 or more, got {minimum_alive}; '
+      'choose e.g. 4, or 0 to protect no neuron.'
+    )
+  embedding = schedules.embedding_density(schedule)
+  density = {
+    'hidden': schedules.hidden_density(schedule),
+    'embedding': embedding,
+    'bias': np.ones_like(embedding) if biases == 'dense' else embedding,
+  }
+  targets, tables = {}, {}
+  names = jax.tree.leaves(tensor_names(params))
+  for name, leaf in zip(names, jax.tree.leaves(params), strict=True):
+    rule = find_rule(name, rules)
+    if rule.density == 'dense' or (rule.density, biases) == ('bias', 'dense'):
+      continue
+    # One table per kind and size: they become constants of the compiled step.
+    table = (rule.density, leaf.size)
+    if table not in tables:
+      tables[table] = schedules.nonzero_counts(density[table[0]], table[1])
+    counts = tables[table]
+    alive = minimum_alive if rule.alive_axis is not None else 0
+    _check_feasible(name, leaf.shape, int(counts.min()), rule, alive)
+    targets[name] = Target(counts, rule.alive_axis, alive)
+  return targets
+
+
+def _check_feasible(
+  name: str, shape: tuple[int, ...], count: int, rule: Rule, alive: int
+) -> None:
+  """Raises ValueError when `count` weights cannot keep all neurons alive."""
+  if count < 1:
+    raise ValueError(
+      f'sparsity.density must leave at least one weight in {name}, got '
+      f'{count} of {int(np.prod(shape))}; raise sparsity.density.'
+    )
+  if not alive:
+    return
+  units = int(np.prod(shape)) // shape[rule.alive_axis]
+  if alive > shape[rule.alive_axis] or alive * units > count:
+    raise ValueError(
+      f'sparsity.minimum_alive needs {alive} x {units} = {alive * units} '
+      f'nonzeros in {name}, got {count}; lower sparsity.minimum_alive to '
+      f'{min(count // units, shape[rule.alive_axis])} or raise '
+      'sparsity.density.'
+    )
+
+
+def keep_mask(
+  weights: Float[Array, '...'], count: Any, target: Target
+) -> Bool[Array, '...']:
+  """Marks exactly `count` weights: the protected ones, then the largest.
+
+  Args:
+    weights: one tensor, possibly sharded; the mask is sharded alike.
+    count: int or int32 scalar, may be traced.
+    target: its `alive_axis` and `minimum_alive`.
+
+  Returns:
+    Boolean mask with exactly `count` True; ties go to the lowest flat index.
+  """
+  if target.minimum_alive:
+    protected = topk.keep_mask_along_axis(
+      weights, target.minimum_alive, target.alive_axis
+    )
+    weights = jnp.where(protected, jnp.inf, weights)
+  return topk.keep_mask(weights, count)
+
+
+def counts_at(targets: Mapping[str, Target], step: Any) -> dict[str, Any]:
+  """Looks up how many weights each target keeps in update number `step`.
+
+  Raises:
+    ValueError: there is a table, but no step.
+  """
+  counts, looked_up = {}, {}
+  for name, target in targets.items():
+    if isinstance(target.counts, int):
+      counts[name] = target.counts
+      continue
+    if step is None:
+      raise ValueError(
+        'step must be given where counts are a table, got None; call '
+        'update(updates, state, params, step=step).'
+      )
+    table = id(target.counts)  # tensors of one kind and size share theirs
+    if table not in looked_up:
+      # jax clamps an index past the end, which is what the table promises.
+      looked_up[table] = jnp.asarray(target.counts)[step]
+    counts[name] = looked_up[table]
+  return counts
+
+
+def keep_largest_weights(
+  targets: Mapping[str, Target],
+) -> optax.GradientTransformationExtraArgs:
+  """Keeps exactly k weights of each target tensor: those of largest |p + u|.
+
+  Put it last in the chain, after the learning rate; only a decay that
+  multiplies weights may follow, since it keeps zeros at zero.
+
+  Args:
+    targets: by tensor name ('/'-joined path); other tensors stay dense.
+
+  Returns:
+    A transform without state. `update` needs `params`, and the keyword `step`
+    where a target has a table of counts.
+
+  Examples:
+    >>> import jax.numpy as jnp, optax
+    >>> params = {'w': jnp.array([3.0, -2.0, 0.5, 0.1])}
+    >>> tx = optax.chain(
+    ...   optax.sgd(1.0), keep_largest_weights({'w': Target(2)})
+    ... )
+    >>> grads = {'w': jnp.array([0.0, 0.0, 0.0, 5.0])}
+    >>> updates, _ = tx.update(grads, tx.init(params), params)
+    >>> print(optax.apply_updates(params, updates)['w'])
+    [ 3.   0.   0.  -4.9]
+  """
+
+  def init(params: Any) -> optax.EmptyState:
+    missing = set(targets) - set(jax.tree.leaves(tensor_names(params)))
+    if missing:
+      raise ValueError(
+        f'targets must name parameters, got {sorted(missing)[0]!r}; the '
+        'names are the /-joined paths of the tree.'
+      )
+    return optax.EmptyState()
+
+  def update(
+    updates: Any, state: Any, params: Any = None, *, step: Any = None, **extra
+  ) -> tuple[Any, Any]:
+    del extra
+    if params is None:
+      raise ValueError(
+        'params must be given to a projection, got None; call '
+        'update(updates, state, params).'
+      )
+
+    counts = counts_at(targets, step)
+
+    def land(name: str, weight: Array, move: Array) -> Array:
+      if name not in targets:
+        return move
+      keep = keep_mask(weight + move, counts[name], targets[name])
+      return jnp.where(keep, move, -weight)
+
+    return jax.tree.map(land, tensor_names(params), params, updates), state
+
+  return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,145 @@
+"""From pairs of prompts to arrays of tokens."""
+
+import collections
+import dataclasses
+
+import numpy as np
+
+from sparse_interp.data.tokenizer import Tokenizer
+from sparse_interp.tasks.pairs import Pair, Task, draw_pairs
+
+SAME_ANSWER = 'both answers start with the same token'
+MERGED = 'the answer merges with the end of the prompt'
+TOO_LONG = 'a prompt is longer than the context'
+
+# A task is given up when after this many pairs, and this many per pair asked
+# for, too few could be posed.
+_MIN_DRAWN = 50
+_MAX_DRAWN_PER_PAIR = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedTask:
+  """Pairs of one task and split as tokens.
+
+  Attributes:
+    name: The task's name.
+    tokens: int32 (pairs, 2, length); `<|endoftext|>`, the prompt, then zeros.
+    last: int32 (pairs, 2); index of the last token of the prompt.
+    answers: int32 (pairs, 2); first token of answer_a and of answer_b. On side
+      0 the first is right and on side 1 the second.
+    conditions: The condition of each pair.
+    rejected: Number of pairs that could not be posed, by reason.
+  """
+
+  name: str
+  tokens: np.ndarray
+  last: np.ndarray
+  answers: np.ndarray
+  conditions: list[str]
+  rejected: dict[str, int]
+
+
+def encode_pair(
+  pair: Pair, tokenizer: Tokenizer, length: int
+) -> tuple[list[list[int]], list[int]] | str:
+  """Encodes both prompts of a pair and the first tokens of its answers.
+
+  Each answer is encoded together with its prompt, as the text would be in
+  training.
+
+  Args:
+    pair: The pair.
+    tokenizer: Gives the tokens.
+    length: Greatest number of tokens of a prompt, with `<|endoftext|>`.
+
+  Returns:
+    The tokens of both prompts and the two targets, or, when the pair cannot be
+    posed, the reason.
+  """
+  prompts, targets = [], []
+  for prompt, answer in (
+    (pair.prompt_a, pair.answer_a),
+    (pair.prompt_b, pair.answer_b),
+  ):
+    tokens = tokenizer.encode(prompt)
+    whole = tokenizer.encode(prompt + answer)
+    if whole[: len(tokens)] != tokens or len(whole) == len(tokens):
+      return MERGED
+    prompts.append([tokenizer.eot, *tokens])
+    targets.append(whole[len(tokens)])
+  if targets[0] == targets[1]:
+    return SAME_ANSWER
+  if max(len(tokens) for tokens in prompts) > length:
+    return TOO_LONG
+  return prompts, targets
+
+
+def encode_task(
+  task: Task,
+  tokenizer: Tokenizer,
+  split: str,
+  count: int,
+  length: int,
+  seed: int,
+) -> EncodedTask:
+  """Draws pairs and encodes them until `count` could be posed.
+
+  Args:
+    task: The task to draw from.
+    tokenizer: The model's tokenizer.
+    split: 'train' or 'test'.
+    count: Number of pairs in the result.
+    length: Tokens per prompt, padding included; at most the model's context.
+    seed: Any integer; the same seed gives the same pairs.
+
+  Returns:
+    The encoded pairs and how many were rejected.
+
+  Raises:
+    ValueError: If the split is unknown, or the task cannot be posed: too few
+      pairs pass, and the message says why.
+  """
+  tokens = np.zeros((count, 2, length), np.int32)
+  last = np.zeros((count, 2), np.int32)
+  answers = np.zeros((count, 2), np.int32)
+  conditions: list[str] = []
+  rejected: collections.Counter[str] = collections.Counter()
+  most = max(_MIN_DRAWN, _MAX_DRAWN_PER_PAIR * count)
+  for pair in draw_pairs(task, split, seed):
+    row = len(conditions)
+    if row == count or row + rejected.total() == most:
+      break
+    encoded = encode_pair(pair, tokenizer, length)
+    if isinstance(encoded, str):
+      rejected[encoded] += 1
+      continue
+    prompts, targets = encoded
+    for side, prompt in enumerate(prompts):
+      tokens[row, side, : len(prompt)] = prompt
+      last[row, side] = len(prompt) - 1
+    answers[row] = targets
+    conditions.append(pair.condition)
+  if len(conditions) < count:
+    raise ValueError(_unposable(task, split, count, len(conditions), rejected))
+  return EncodedTask(
+    task.name, tokens, last, answers, conditions, dict(rejected)
+  )
+
+
+def _unposable(
+  task: Task,
+  split: str,
+  count: int,
+  accepted: int,
+  rejected: collections.Counter[str],
+) -> str:
+  """One line that says why a task gave too few pairs."""
+  reasons = ', '.join(
+    f'{number} times {reason}' for reason, number in rejected.most_common()
+  )
+  return (
+    f'tasks: {task.name} must give {count} {split} pairs with this tokenizer '
+    f'and context, got {accepted}: {reasons or "no further pairs"}; ask for '
+    'fewer pairs, a longer context or a tokenizer trained on this text.'
+  )

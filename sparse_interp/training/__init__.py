@@ -1,0 +1,1 @@
+"""From text to a weight-sparse model: optimizer, state, the pretrain run."""

@@ -1,0 +1,164 @@
+"""What a pretraining configuration asks for, checked before any work."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from ml_collections import config_dict
+
+from sparse_interp.models import GPT, GPTConfig
+from sparse_interp.sparsity import projection, schedules
+from sparse_interp.training import optimizer as optimizer_lib
+from sparse_interp.training import state as state_lib
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+  """The frozen form of a configuration.
+
+  Attributes:
+    model: the architecture.
+    schedule: density over steps.
+    learning_rate: rate per update, float64.
+    targets: nonzeros of every sparse tensor at every update.
+    optimizer: constants of the update.
+    updates: number of updates; one more than train.tokens pays for, since
+      the published loop counts its steps from 0 to T inclusive and the last
+      has rate 0.
+  """
+
+  model: GPTConfig
+  schedule: schedules.DensitySchedule
+  learning_rate: Float[np.ndarray, ' updates']
+  targets: dict[str, projection.Target]
+  optimizer: optimizer_lib.OptimizerConfig
+  updates: int
+
+
+def make_plan(config: config_dict.ConfigDict) -> Plan:
+  """Checks every field and derives schedules, shapes and counts.
+
+  Raises:
+    ValueError: a field is out of its range, or two contradict each other.
+  """
+  _check_counts(config)
+  _check_corpora(config.data)
+  model = model_config(config)
+  sparsity = config.sparsity
+  steps = config.train.tokens // (config.data.batch_size * config.data.length)
+  if steps < 1:
+    raise ValueError(
+      'train.tokens must pay for at least one batch of '
+      f'{config.data.batch_size} x {config.data.length} tokens, got '
+      f'{config.train.tokens}; choose more.'
+    )
+  schedule = schedules.DensitySchedule(
+    total_steps=steps,
+    density=sparsity.density,
+    expansion_factor=sparsity.expansion_factor,
+    anneal=sparsity.anneal,
+    exponent=sparsity.exponent,
+    start_fraction=sparsity.start_fraction,
+    stop_fraction=sparsity.stop_fraction,
+    embedding_schedule=sparsity.embedding_schedule,
+  )
+  learning_rate = schedules.learning_rate(
+    schedule,
+    config.optimizer.learning_rate,
+    config.optimizer.warmup_fraction,
+  )
+  constants = optimizer_lib.OptimizerConfig(
+    **{
+      field.name: config.optimizer[field.name]
+      for field in dataclasses.fields(optimizer_lib.OptimizerConfig)
+    }
+  )
+  shapes = jax.eval_shape(
+    lambda key: state_lib.init_params(GPT(model), key), jax.random.key(0)
+  )
+  targets = projection.make_targets(
+    shapes, schedule, sparsity.minimum_alive, sparsity.biases
+  )
+  return Plan(model, schedule, learning_rate, targets, constants, steps + 1)
+
+
+def model_config(config: config_dict.ConfigDict) -> GPTConfig:
+  """The architecture; its vocabulary and context are those of the data.
+
+  Raises:
+    ValueError: `config.model` has a field that GPTConfig lacks or refuses.
+  """
+  fields = config.model.to_dict()
+  known = {field.name for field in dataclasses.fields(GPTConfig)}
+  for name in fields:
+    if name not in known or name in ('vocab_size', 'context_length'):
+      raise ValueError(
+        f'model.{name} must not be set: it is not a field of GPTConfig or '
+        f'follows from data, got {fields[name]!r}; remove it.'
+      )
+  if isinstance(fields.get('activation_sites'), list):
+    fields['activation_sites'] = tuple(fields['activation_sites'])
+  return GPTConfig(
+    vocab_size=config.data.vocab_size,
+    context_length=config.data.length,
+    **fields,
+  )
+
+
+# Fields that count something, and the least that makes sense.
+_LEAST = {
+  'data.batch_size': 1,
+  'data.length': 2,
+  'data.vocab_size': 257,
+  'train.tokens': 1,
+  'train.log_every': 1,
+  'train.eval_every': 1,
+  'train.eval_batches': 1,
+  'train.checkpoint_every': 1,
+  'train.keep_checkpoints': 1,
+  'train.fsdp': 1,
+}
+
+
+def _check_counts(config: config_dict.ConfigDict) -> None:
+  if not 0 <= config.seed < 2**32:
+    raise ValueError(
+      f'seed must be in [0, 2**32), got {config.seed}; choose e.g. 0.'
+    )
+  for name, least in _LEAST.items():
+    section, field = name.split('.')
+    value: Any = config[section][field]
+    if value < least:
+      raise ValueError(
+        f'{name} must be at least {least}, got {value}; raise it.'
+      )
+
+
+def _check_corpora(data: config_dict.ConfigDict) -> None:
+  pairs = data.corpora
+  if not pairs or not all(
+    isinstance(pair, tuple | list)
+    and len(pair) == 2
+    and isinstance(pair[0], str)
+    and isinstance(pair[1], int | float)
+    and 0 < pair[1] < math.inf
+    for pair in pairs
+  ):
+    raise ValueError(
+      'data.corpora must be pairs of a corpus and a positive weight, got '
+      f"{pairs!r}; choose e.g. (('stdlib', 1.0),)."
+    )
+  names = [name for name, _ in pairs]
+  if len(set(names)) < len(names):
+    raise ValueError(
+      f'data.corpora must name each corpus once, got {names}; add the '
+      'weights of the repeated one.'
+    )
+  if not 0 <= data.validation_fraction < 1:
+    raise ValueError(
+      'data.validation_fraction must be in [0, 1), got '
+      f'{data.validation_fraction}; choose e.g. 0.05.'
+    )

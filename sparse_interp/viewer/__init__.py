@@ -1,0 +1,1 @@
+"""Pages made from artifacts alone: nothing here imports what made them."""

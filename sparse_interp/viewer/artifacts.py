@@ -1,0 +1,217 @@
+"""Reads what a run left behind, and says in one line what is wrong with it.
+
+The formats are documented files (json and npz), so this room needs neither the
+model nor the code that pruned it.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import zipfile
+import zlib
+from typing import Any
+
+import numpy as np
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredCircuit:
+  """A circuit as read from disk, its nodes numbered 0..n-1.
+
+  Attributes:
+    document: circuit.json.
+    sites: names of all sites, in the order of the forward pass.
+    nodes: (n, 2) int; index into `sites`, and channel.
+    edges: (m, 2) int; numbers of the source and target node.
+    weights: (m,) float32, one per edge.
+    means: (n,) float32; the value of a node when it is ablated.
+    scores: (n,) float32 of pruning, nan where none were stored.
+    activations: (n, tokens of all examples) float32, examples one after the
+      other.
+  """
+
+  document: dict[str, Any]
+  sites: tuple[str, ...]
+  nodes: np.ndarray
+  edges: np.ndarray
+  weights: np.ndarray
+  means: np.ndarray
+  scores: np.ndarray
+  activations: np.ndarray
+
+
+def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
+  """Returns the object in a json file.
+
+  Raises:
+    ValueError: there is no such file, or it holds no object.
+  """
+  try:
+    value = json.loads(path.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    raise ValueError(f'{path} must exist, but does not; {remedy}.') from None
+  except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    raise ValueError(
+      f'{path} must be readable json, got {_one_line(error)}; {remedy}.'
+    ) from None
+  if not isinstance(value, dict):
+    raise ValueError(
+      f'{path} must hold an object, got {type(value).__name__}; {remedy}.'
+    )
+  return value
+
+
+def check_schema(
+  document: dict[str, Any], path: pathlib.Path, default: int | None = None
+) -> None:
+  """Raises ValueError unless this viewer knows the document's schema."""
+  version = document.get('schema_version', default)
+  if version != SCHEMA_VERSION:
+    raise ValueError(
+      f'{path}: schema_version must be {SCHEMA_VERSION}, got {version!r}; '
+      'write it again with this version, or read it with the one that wrote it.'
+    )
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns the rows of metrics.jsonl by ascending step; [] without a file.
+
+  A run that was killed and resumed may have written a step twice: the last
+  row counts. A last line without its newline is one that a kill cut short.
+  """
+  try:
+    text = path.read_text(encoding='utf-8')
+  except FileNotFoundError:
+    return []
+  rows = {}
+  lines = text.split('\n')
+  for number, line in enumerate(lines, start=1):
+    if not line.strip():
+      continue
+    try:
+      row = json.loads(line)
+      rows[int(row['step'])] = row
+    except (ValueError, KeyError, TypeError):
+      if number == len(lines):
+        break
+      raise ValueError(
+        f'{path} must hold one object with a step per line, got '
+        f'{line[:40]!r} in line {number}; delete that line.'
+      ) from None
+  return [rows[step] for step in sorted(rows)]
+
+
+def read_circuits(folder: pathlib.Path) -> list[StoredCircuit]:
+  """Returns the circuits in the directories of a folder, by directory name."""
+  paths = sorted(folder.glob('*/circuit.json'))
+  return [read_circuit(path.parent) for path in paths]
+
+
+def read_circuit(directory: pathlib.Path) -> StoredCircuit:
+  """Returns the circuit stored in a directory.
+
+  Raises:
+    ValueError: a file is missing, damaged, of an unknown schema, or the two
+      files do not belong together.
+  """
+  remedy = 'prune the task again'
+  document = read_json(directory / 'circuit.json', remedy)
+  check_schema(document, directory / 'circuit.json')
+  path = directory / 'circuit.npz'
+  try:
+    with np.load(path, allow_pickle=False) as stored:
+      return _assemble(document, {name: stored[name] for name in stored.files})
+  except FileNotFoundError:
+    raise ValueError(f'{path} must exist, but does not; {remedy}.') from None
+  except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    raise ValueError(
+      f'{path} must be a readable npz, got {_one_line(error)}; {remedy}.'
+    ) from None
+  except (KeyError, IndexError, TypeError, ValueError) as error:
+    raise ValueError(
+      f'{path} must match circuit.json beside it, got {_one_line(error)}; '
+      f'{remedy}.'
+    ) from None
+
+
+def _assemble(
+  document: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> StoredCircuit:
+  """Numbers the nodes and gathers what is known of each."""
+  sites = tuple(str(name) for name, _ in document['sites'])
+  nodes, means, scores, activations = [], [], [], []
+  lengths = [len(example['pieces']) for example in document['examples']]
+  for number, site in enumerate(sites):
+    channels = document['nodes'].get(site, [])
+    if not channels:
+      continue
+    nodes += [(number, int(channel)) for channel in channels]
+    means.append(arrays[f'mean/{site}'][channels])
+    score = arrays.get(f'score/{site}')
+    missing = np.full(len(channels), math.nan)
+    scores.append(missing if score is None else score[channels])
+    if lengths:
+      activations.append(
+        _token_rows(arrays[f'activation/{site}'], lengths, len(channels), site)
+      )
+  nodes = np.array(nodes, np.int64).reshape(-1, 2)
+  return StoredCircuit(
+    document=document,
+    sites=sites,
+    nodes=nodes,
+    edges=_edge_nodes(nodes, arrays, sites),
+    weights=np.asarray(arrays['edges/weight'], np.float32),
+    means=_join(means),
+    scores=_join(scores),
+    activations=(
+      np.concatenate(activations).astype(np.float32)
+      if activations
+      else np.zeros((len(nodes), 0), np.float32)
+    ),
+  )
+
+
+def _edge_nodes(
+  nodes: np.ndarray, arrays: dict[str, np.ndarray], sites: tuple[str, ...]
+) -> np.ndarray:
+  """Returns (m, 2) node numbers of the ends of every edge."""
+  number = {(int(s), int(c)): i for i, (s, c) in enumerate(nodes)}
+  ends = []
+  for end in ('source', 'target'):
+    places = np.stack([arrays[f'edges/{end}_site'], arrays[f'edges/{end}']], 1)
+    for site, channel in places.tolist():
+      if (site, channel) not in number:
+        raise ValueError(
+          f'an edge at {sites[site]}:{channel}, which is no node of the circuit'
+        )
+    ends.append([number[site, channel] for site, channel in places.tolist()])
+  if len(ends[0]) != len(arrays['edges/weight']):
+    raise ValueError('unequal numbers of edges and weights')
+  return np.array(ends, np.int64).reshape(2, -1).T
+
+
+def _token_rows(
+  values: np.ndarray, lengths: list[int], width: int, site: str
+) -> np.ndarray:
+  """Returns (width, tokens): padding dropped, examples joined."""
+  if values.ndim != 3 or values.shape[::2] != (len(lengths), width):
+    raise ValueError(
+      f'activation/{site} of shape {values.shape} for {len(lengths)} examples '
+      f'and {width} nodes'
+    )
+  if max(lengths) > values.shape[1]:
+    raise ValueError(f'activation/{site} shorter than the tokens of an example')
+  rows = [values[i, :length] for i, length in enumerate(lengths)]
+  return np.concatenate(rows).T
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+  return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
+
+
+def _one_line(error: Exception) -> str:
+  text = ' '.join(str(error).split()) or type(error).__name__
+  return text.rstrip('.')

@@ -1,0 +1,193 @@
+"""Turns artifacts into the data of the page: small, and safe to print.
+
+Everything the page says in numbers or in words is decided here; the scripts
+only show it.
+"""
+
+import base64
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sparse_interp.viewer.artifacts import StoredCircuit
+from sparse_interp.viewer.drawing import node_id
+from sparse_interp.viewer.layout import Layout
+from sparse_interp.viewer.results import (
+  headline,
+  is_finite,
+  method_sentences,
+  run_facts,
+  task_row,
+)
+
+TARGET_LOSS = 0.15  # Task loss of a learned task (arXiv 2511.13653, section 2).
+_POINTS = 400  # Of a curve; more than its pixels.
+_CURVES = (
+  ('Loss', 'nats per token', ('train_loss', 'validation_loss')),
+  ('Density', 'share of weights kept', ('density',)),
+  ('Learning rate', '', ('learning_rate',)),
+  ('Dead units', '', ('dead_neurons', 'dead_attention_channels')),
+)
+
+
+def page_data(
+  summary: Mapping[str, Any],
+  metrics: Sequence[Mapping[str, Any]],
+  circuits: Sequence[StoredCircuit],
+  layouts: Sequence[Layout],
+) -> dict[str, Any]:
+  """Returns the json-able data of the page, floats to 4 significant digits.
+
+  Args:
+    summary: summary.json.
+    metrics: rows of metrics.jsonl, by ascending step.
+    circuits: the stored circuits.
+    layouts: of their drawings.
+  """
+  target = float(summary.get('target_loss', TARGET_LOSS))
+  names = [circuit.document['task'] for circuit in circuits]
+  tasks = [
+    task_row(name, entry, name in names, target)
+    for name, entry in summary.get('tasks', {}).items()
+  ]
+  asked = dict(summary.get('asked', {}))
+  config = asked.pop('config', {})
+  if 'seed' in config:
+    asked.setdefault('seed', config['seed'])
+  data = {
+    'target': target,
+    'tiles': headline(summary, tasks, len(circuits), target),
+    'facts': run_facts(summary, asked),
+    'config': config,
+    'nonzeros': summary.get('nonzeros', {}),
+    'curves': training_curves(metrics),
+    'tasks': tasks,
+    'method': method_sentences(summary, asked, circuits, target),
+    'circuits': [
+      _circuit(circuit, layout)
+      for circuit, layout in zip(circuits, layouts, strict=True)
+    ],
+  }
+  return compact(data)
+
+
+def compact(value: Any) -> Any:
+  """Rounds floats to 4 significant digits; what is not finite becomes None.
+
+  Halves of characters, which json can hold but no page can show, become the
+  replacement character.
+  """
+  if isinstance(value, Mapping):
+    return {compact(str(key)): compact(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [compact(item) for item in value]
+  if isinstance(value, np.ndarray):
+    return compact(value.tolist())
+  if isinstance(value, str):
+    return value.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
+  if isinstance(value, bool | int | None):
+    return value
+  number = float(value)
+  return float(f'{number:.4g}') if math.isfinite(number) else None
+
+
+def training_curves(metrics: Sequence[Mapping[str, Any]]) -> list[dict]:
+  """Returns the charts of a training run, each with its series."""
+  charts = []
+  for title, unit, fields in _CURVES:
+    series = []
+    for field in fields:
+      rows = [row for row in metrics if is_finite(row.get(field))]
+      steps, values = downsample(
+        [row['step'] for row in rows], [row[field] for row in rows]
+      )
+      if steps:
+        name = field.removesuffix('_loss').removeprefix('dead_')
+        name = name.replace('_', ' ')
+        series.append({'name': name, 'steps': steps, 'values': values})
+    if series:
+      charts.append({'title': title, 'unit': unit, 'series': series})
+  return charts
+
+
+def downsample(
+  steps: Sequence[int], values: Sequence[int | float], points: int = _POINTS
+) -> tuple[list[int], list[int | float]]:
+  """Keeps first, last, and the extremes of even stretches of a curve.
+
+  A spike of one step in a million still shows.
+
+  Args:
+    steps: ascending.
+    values: as many.
+    points: about the number to keep.
+  """
+  if len(steps) <= points:
+    return list(steps), list(values)
+  keep = {0, len(steps) - 1}
+  bounds = np.linspace(0, len(steps), points // 2 + 1).astype(int)
+  for start, stop in itertools.pairwise(bounds):
+    part = np.asarray(values[start:stop])
+    keep |= {start + int(part.argmin()), start + int(part.argmax())}
+  order = sorted(keep)
+  return [steps[i] for i in order], [values[i] for i in order]
+
+
+def _circuit(circuit: StoredCircuit, layout: Layout) -> dict[str, Any]:
+  """Returns what the page needs of a circuit beside its drawing."""
+  history = circuit.document.get('history') or {}
+  scale, values = pack(circuit.activations)
+  return {
+    'record': {**circuit.document, 'history': None},
+    'history': _history_curves(history),
+    'ids': [node_id(circuit, node) for node in range(len(circuit.nodes))],
+    'kinds': list(layout.kinds),
+    'means': circuit.means,
+    'scores': circuit.scores,
+    'edges': [
+      [int(source), int(target), float(weight)]
+      for (source, target), weight in zip(
+        circuit.edges, circuit.weights, strict=True
+      )
+    ],
+    'scale': [float(s) for s in scale],
+    'activations': values,
+  }
+
+
+def _history_curves(history: Mapping[str, Any]) -> list[dict]:
+  """Returns the charts of a pruning run."""
+  charts = []
+  for title, field in (('Task loss', 'task_loss'), ('Nodes', 'nodes')):
+    pairs = [
+      (step, value)
+      for step, value in zip(
+        history.get('step', []), history.get(field, []), strict=False
+      )
+      if is_finite(value)
+    ]
+    if pairs:
+      steps, values = downsample(*map(list, zip(*pairs, strict=True)))
+      series = [{'name': title.lower(), 'steps': steps, 'values': values}]
+      charts.append({'title': title, 'unit': 'in pruning', 'series': series})
+  return charts
+
+
+def pack(values: np.ndarray) -> tuple[np.ndarray, str]:
+  """Packs the rows of a matrix into 16 bits a value.
+
+  Args:
+    values: (n, t) float32.
+
+  Returns:
+    (n,) float64 scales, and base64 of little-endian int16, row by row: a value
+    is its scale times its integer. The error is at most half a scale, and
+    zero stays zero, as AbsTopK left it.
+  """
+  scale = np.abs(values).max(axis=1, initial=0.0).astype(np.float64) / 32767
+  safe = np.where(scale > 0, scale, 1.0)[:, None]
+  integers = np.rint(values / safe).astype('<i2')
+  return scale, base64.b64encode(integers.tobytes()).decode('ascii')

@@ -1,0 +1,122 @@
+"""Writes the report of a run: one html file that needs nothing else."""
+
+import base64
+import hashlib
+import json
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Mapping
+
+from sparse_interp.viewer.artifacts import (
+  check_schema,
+  read_circuits,
+  read_json,
+  read_metrics,
+)
+from sparse_interp.viewer.assets import read_asset
+from sparse_interp.viewer.drawing import draw, draw_legend
+from sparse_interp.viewer.layout import lay_out
+from sparse_interp.viewer.payload import page_data
+
+# In the order of their use; all share one scope.
+_STYLES = ('circuit.css', 'report.css', 'detail.css')
+_SCRIPTS = (
+  'dom.js',
+  'curves.js',
+  'tasks.js',
+  'circuit.js',
+  'heatmap.js',
+  'panel.js',
+  'report.js',
+)
+
+
+def write_report(workdir: str, path: str) -> None:
+  """Writes a self-contained html report of what lies in a workdir.
+
+  Reads summary.json, metrics.jsonl (if there is one) and
+  circuits/*/circuit.{json,npz}; opens without network or server.
+
+  Args:
+    workdir: of a run that ended.
+    path: of the html file; it appears whole or not at all.
+
+  Raises:
+    ValueError: summary.json is missing, or a file is damaged or of an unknown
+      schema.
+  """
+  folder = pathlib.Path(workdir)
+  summary = read_json(
+    folder / 'summary.json', 'run the experiment to its end first'
+  )
+  check_schema(summary, folder / 'summary.json', default=1)
+  metrics = read_metrics(folder / 'metrics.jsonl')
+  order = {name: i for i, name in enumerate(summary.get('tasks', {}))}
+  circuits = sorted(
+    read_circuits(folder / 'circuits'),
+    key=lambda circuit: order.get(circuit.document['task'], len(order)),
+  )
+  layouts = [lay_out(c.sites, c.nodes, c.edges) for c in circuits]
+  drawings = ''.join(
+    f'<template id="drawing-{i}">{draw(circuit, layout, alone=False)}'
+    '</template>\n'
+    for i, (circuit, layout) in enumerate(zip(circuits, layouts, strict=True))
+  )
+  data = page_data(summary, metrics, circuits, layouts)
+  _write_whole(pathlib.Path(path), _page(data, drawings))
+
+
+def _page(data: Mapping, drawings: str) -> str:
+  """Fills the skeleton. Its policy lets the page load nothing at all."""
+  style = ''.join(map(read_asset, _STYLES))
+  watch = read_asset('watch.js')
+  script = '\n'.join(map(read_asset, _SCRIPTS))
+  parts = {
+    'style': style,
+    'watch': watch,
+    'script': f"'use strict';\n(() => {{\n{script}\n}})();",
+    'circuit-style': read_asset('circuit.css'),
+    'legend': draw_legend(),
+    'drawings': drawings,
+    'data': _script_json(data),
+  }
+  parts['policy'] = (
+    f"default-src 'none'; style-src {_digest(style)}; "
+    f'script-src {_digest(watch)} {_digest(parts["script"])}; '
+    "base-uri 'none'; form-action 'none'"
+  )
+  # In one pass, so that nothing in the data is taken for a placeholder.
+  return re.sub(
+    r'\{\{([a-z-]+)\}\}',
+    lambda match: parts[match.group(1)],
+    read_asset('report.html'),
+  )
+
+
+def _script_json(data: Mapping) -> str:
+  """Returns json that can stand inside a script element: plain ASCII, no <."""
+  text = json.dumps(data, allow_nan=False, separators=(',', ':'))
+  return text.replace('<', '\\u003c').replace('>', '\\u003e')
+
+
+def _digest(text: str) -> str:
+  digest = hashlib.sha256(text.encode('utf-8')).digest()
+  return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+def _write_whole(path: pathlib.Path, text: str) -> None:
+  """Writes a file that is either whole or as it was before."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  handle, name = tempfile.mkstemp(
+    dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp'
+  )
+  try:
+    with os.fdopen(handle, 'wb') as file:
+      file.write(text.encode('utf-8'))
+    os.chmod(name, 0o644)  # mkstemp's 0600 would keep a shared report private.
+    os.replace(name, path)
+  except BaseException:
+    os.unlink(name)
+    raise

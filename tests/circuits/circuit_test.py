@@ -1,0 +1,160 @@
+"""The artifact: documented, whole or absent, clear when damaged."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from sparse_interp.circuits import circuit as artifact
+from sparse_interp.circuits import extract
+
+
+@pytest.fixture
+def circuit(known):
+  nodes = {
+    site: np.array(known.nodes.get(site, []), int) for site in known.sites
+  }
+  return artifact.Circuit(
+    task='evidence',
+    description='which was seen',
+    config=known.config,
+    sites=known.sites,
+    nodes=nodes,
+    edges=artifact.find_edges(known.config, known.params, nodes, known.sites),
+    means={s: np.full(w, 0.5, np.float32) for s, w in known.sites.items()},
+    scores={s: np.linspace(0, 1, w) for s, w in known.sites.items()},
+    scale=2.0,
+    shift=-0.25,
+    ablation={'kind': 'mean', 'over': 'pretraining', 'tokens': 10},
+    formula={'task_loss': 'a sentence'},
+    metrics={'test_loss': 0.1, 'test_loss_interval': [0.05, 0.2]},
+    prune_config={'steps': 3},
+    history={'step': [1], 'task_loss': [0.5], 'nodes': [9]},
+    examples=[{'pieces': ['a'], 'answer': 'b', 'probability': 0.9}],
+    example_tokens=np.array([[1, 2]], np.int32),
+    activations={
+      s: np.ones((1, 2, len(k)), np.float32) for s, k in nodes.items()
+    },
+    provenance={'seed': 1, 'params_hash': artifact.hash_params(known.params)},
+  )
+
+
+def test_round_trip_keeps_every_field(circuit, tmp_path):
+  artifact.save(circuit, tmp_path / 'deep' / 'task')
+  loaded = artifact.load(tmp_path / 'deep' / 'task')
+  for field in dataclasses.fields(artifact.Circuit):
+    before = getattr(circuit, field.name)
+    after = getattr(loaded, field.name)
+    if field.name in ('nodes', 'means', 'scores', 'activations', 'sites'):
+      assert list(before) == list(after), field.name
+    jax.tree.map(
+      lambda a, b: (
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+        if isinstance(a, np.ndarray)
+        else None
+      ),
+      before,
+      after,
+    )
+    if not isinstance(before, (dict, tuple, np.ndarray)):
+      assert before == after, field.name
+  assert (loaded.node_count, loaded.edge_count) == (4, 2)
+
+
+def test_files_follow_the_documented_schema(circuit, known, tmp_path):
+  artifact.save(circuit, tmp_path)
+  fields = json.loads((tmp_path / 'circuit.json').read_text())
+  assert fields['schema_version'] == 1
+  assert fields['model']['d_model'] == 8
+  assert [s for s, _ in fields['sites']] == list(known.sites)
+  assert fields['nodes']['0.attn.v'] == [5]
+  assert (fields['node_count'], fields['edge_count']) == (4, 2)
+  assert fields['calibration'] == {'scale': 2.0, 'shift': -0.25}
+  with np.load(tmp_path / 'circuit.npz') as arrays:
+    sites = [fields['sites'][i][0] for i in arrays['edges/source_site']]
+    assert sites == ['0.attn.act_in', '0.attn.v']
+    assert arrays['edges/weight'].tolist() == [6.0, 6.0]
+    assert arrays['edges/target'].dtype == np.int32
+    assert arrays['mean/final_resid'].shape == (8,)
+    assert arrays['activation/0.attn.v'].shape == (1, 2, 1)
+    assert arrays['examples/tokens'].tolist() == [[1, 2]]
+  assert {p.name for p in tmp_path.iterdir()} == {'circuit.json', 'circuit.npz'}
+
+
+def test_a_full_disk_leaves_the_earlier_circuit_untouched(
+  circuit, tmp_path, monkeypatch
+):
+  artifact.save(circuit, tmp_path)
+  before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+  def full(*args):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(artifact.os, 'fsync', full)
+  with pytest.raises(OSError, match='No space'):
+    artifact.save(dataclasses.replace(circuit, scale=9.0), tmp_path)
+  assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_kill_between_the_files_leaves_no_circuit(
+  circuit, tmp_path, monkeypatch
+):
+  artifact.save(circuit, tmp_path)
+  replace = artifact.os.replace
+  calls = []
+
+  def killed(source, target):
+    calls.append(target)
+    if len(calls) == 2:
+      raise KeyboardInterrupt
+    replace(source, target)
+
+  monkeypatch.setattr(artifact.os, 'replace', killed)
+  with pytest.raises(KeyboardInterrupt):
+    artifact.save(dataclasses.replace(circuit, scale=9.0), tmp_path)
+  with pytest.raises(ValueError, match='must exist, got no file; prune again'):
+    artifact.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (lambda d: (d / 'circuit.json').unlink(), 'circuit.json must exist'),
+    (lambda d: (d / 'circuit.npz').unlink(), 'circuit.npz must exist'),
+    (
+      lambda d: (d / 'circuit.npz').write_bytes(
+        (d / 'circuit.npz').read_bytes()[:200]
+      ),
+      'must be a whole npz archive',
+    ),
+    (
+      lambda d: (d / 'circuit.json').write_text('{"schema_version": 1'),
+      'must be whole JSON',
+    ),
+    (
+      lambda d: (d / 'circuit.json').write_text('{"schema_version": 7}'),
+      'must be 1, got 7',
+    ),
+    (
+      lambda d: (d / 'circuit.json').write_text('{"schema_version": 1}'),
+      "must have every field, got 'model'",
+    ),
+  ],
+)
+def test_damaged_files_are_named_in_one_line(
+  circuit, tmp_path, damage, message
+):
+  artifact.save(circuit, tmp_path)
+  damage(tmp_path)
+  with pytest.raises(ValueError, match=message) as error:
+    artifact.load(tmp_path)
+  assert '\n' not in str(error.value)
+
+
+def test_extract_refuses_another_models_parameters(circuit, known):
+  extract.extract(circuit, known.params)
+  other = jax.tree.map(lambda x: x * 1.5, known.params)
+  with pytest.raises(ValueError, match='params must be those of the model'):
+    extract.extract(circuit, other)

@@ -1,0 +1,64 @@
+"""Ranking without ties, and bisection to a minimal k."""
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+
+from sparse_interp.circuits import selection
+
+
+def test_nodes_clamped_to_the_same_bound_have_different_ranks():
+  tau = np.array([1, -1, 1, 0.5, -1, -1], np.float32)
+  tau_mean = np.array([0.7, -0.9, 0.8, 0.9, -0.2, -0.9], np.float32)
+  order = selection.rank(tau, tau_mean)
+  # Final value first, then who got there earlier (or fell later), then index.
+  assert order.tolist() == [2, 0, 3, 4, 1, 5]
+  scores = selection.scores(order)
+  assert np.unique(scores).size == scores.size
+  assert np.argsort(-scores).tolist() == order.tolist()
+  assert scores.max() == 1
+
+
+@hypothesis.given(
+  st.lists(st.floats(0, 1), min_size=1, max_size=40),
+  st.floats(0, 1),
+  st.none() | st.integers(1, 50),
+)
+def test_bisection_ends_where_one_node_less_misses_the_target(
+  losses, target, first_guess
+):
+  losses = [1.0, *losses]
+  losses[-1] = 0.0  # Everything kept meets any target.
+  order = np.random.default_rng(0).permutation(len(losses) - 1)
+  seen = []
+
+  def loss(keep):
+    seen.append(int(keep.sum()))
+    assert set(np.flatnonzero(keep)) == set(order[: seen[-1]])
+    return losses[seen[-1]]
+
+  k = selection.bisect(order, loss, target, first_guess)
+  assert losses[k] <= target
+  assert k == 0 or losses[k - 1] > target
+  assert len(seen) == len(set(seen))
+
+
+def test_first_guess_keeps_the_search_away_from_large_circuits():
+  seen = []
+
+  def loss(keep):
+    seen.append(int(keep.sum()))
+    return 0.0 if seen[-1] >= 37 else 1.0
+
+  assert selection.bisect(np.arange(4000), loss, 0.5, 30) == 37
+  assert max(seen) == 60
+
+
+def test_random_circuit_has_the_same_number_of_nodes_at_each_site():
+  sites = {'a': 10, 'b': 6}
+  nodes = {'a': [0, 3, 4], 'b': []}
+  first = selection.random_like(nodes, sites, 0)
+  assert {s: int(g.sum()) for s, g in first.items()} == {'a': 3, 'b': 0}
+  again, other = (selection.random_like(nodes, sites, s) for s in (0, 1))
+  np.testing.assert_array_equal(first['a'], again['a'])
+  assert not np.array_equal(first['a'], other['a'])

@@ -1,0 +1,31 @@
+"""What must be settled before any test imports jax."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+import hypothesis
+
+# Eight devices, on the CPU.
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = ' '.join(
+  [
+    os.environ.get('XLA_FLAGS', ''),
+    '--xla_force_host_platform_device_count=8',
+  ]
+).strip()
+
+# Most of the time of a small model is its compilation: every process that the
+# tests start, and every test, may use what another has compiled.
+_COMPILED = tempfile.mkdtemp(prefix='compiled')
+atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+
+# The first example of a test is slow, since it compiles; and a suite that draws
+# other examples on every run cannot be bisected.
+hypothesis.settings.register_profile(
+  'repository', deadline=None, derandomize=True, print_blob=True
+)
+hypothesis.settings.load_profile('repository')

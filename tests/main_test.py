@@ -1,0 +1,274 @@
+"""The command line: what users get wrong ends in one line that helps them."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from experiments import quickstart
+from experiments.pretrain import tiny
+from sparse_interp import main, user_errors
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = '--config=experiments/pretrain/tiny.py'
+
+# Arguments, and what the line must contain.
+WRONG_ARGUMENTS = {
+  'no arguments': ([], ['config must be given', '--config=']),
+  'no workdir': ([TINY], ['workdir must be given', '--workdir=']),
+  'no such file': (
+    ['--config=experiments/missing.py', '--workdir={workdir}'],
+    ['config must be', 'experiments/missing.py', 'look for one'],
+  ),
+  'no such flag': (
+    [TINY, '--workdri={workdir}'],
+    ['workdri', 'Did you mean: workdir'],
+  ),
+  'no such field': (
+    [TINY, '--workdir={workdir}', '--config.model.d_modle=64'],
+    ['config must define', 'd_modle', 'Did you mean "d_model"'],
+  ),
+  'no number': (
+    [TINY, '--workdir={workdir}', '--config.model.d_model=wide'],
+    ['--config.model.d_model=wide', 'invalid literal'],
+  ),
+  'no flag at all': (
+    [TINY, '--workdir={workdir}', 'config.seed=1'],
+    ['arguments must be flags', 'config.seed=1', '--name=value'],
+  ),
+  'no such run': (
+    [TINY, '--workdir={workdir}', '--config.run=pretrian'],
+    ['run must be one of', 'pretrain', "'pretrian'", '--config.run'],
+  ),
+  'density 0': (
+    [TINY, '--workdir={workdir}', '--config.sparsity.density=0'],
+    ['sparsity.density must be in (0, 1]', 'got 0', 'choose'],
+  ),
+}
+
+
+def command(*arguments):
+  return subprocess.run(
+    [sys.executable, '-m', 'sparse_interp.main', *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+  """Every command of WRONG_ARGUMENTS, run side by side, with its workdir."""
+  workdirs = {
+    name: tmp_path_factory.mktemp('w') / 'w' for name in WRONG_ARGUMENTS
+  }
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    futures = {
+      name: pool.submit(
+        command, *(word.format(workdir=workdirs[name]) for word in arguments)
+      )
+      for name, (arguments, _) in WRONG_ARGUMENTS.items()
+    }
+    return {
+      name: (future.result(), workdirs[name])
+      for name, future in futures.items()
+    }
+
+
+@pytest.mark.parametrize('name', WRONG_ARGUMENTS)
+def test_wrong_arguments_end_in_one_line(results, name):
+  result, workdir = results[name]
+  assert_one_line(result.stderr, *WRONG_ARGUMENTS[name][1])
+  assert result.returncode == 2
+  assert not workdir.exists()
+
+
+def test_help_shows_the_flags():
+  result = command('--help')
+  assert all(f'--{name}' in result.stdout for name in ('config', 'workdir'))
+  assert 'python -m sparse_interp.main' in result.stdout
+
+
+def assert_one_line(stderr, *parts):
+  assert stderr.startswith('error: ')
+  assert stderr.count('\n') == 1
+  for part in parts:
+    assert part in stderr
+
+
+def assert_refused(capfd, config, workdir, *parts):
+  """Does a run as `main` does, and checks how it ends."""
+  capfd.readouterr()
+  with pytest.raises(SystemExit) as info, user_errors.in_one_line():
+    main.run(config, str(workdir))
+  assert info.value.code == 2
+  assert_one_line(capfd.readouterr().err, *parts)
+
+
+def content(directory):
+  return {
+    path.relative_to(directory).as_posix(): path.read_bytes()
+    for path in directory.rglob('*')
+    if path.is_file()
+  }
+
+
+@pytest.mark.parametrize(
+  ('override', 'parts'),
+  [
+    (
+      {'sparsity.density': 1.5},
+      ['sparsity.density must be in (0, 1]', 'got 1.5', 'choose'],
+    ),
+    (
+      {'model.d_head': 5},
+      ['model.d_model must be divisible by model.d_head', '32 and 5', 'choose'],
+    ),
+    (
+      {'model.activation_sites': ('attn_inn',)},
+      ['model.activation_sites', 'attn_in,', "'attn_inn'"],
+    ),
+    (
+      {'data.corpora': (('files:/nowhere/*.py', 1.0),)},
+      ['data.corpora', '/nowhere/*.py', 'correct the path'],
+    ),
+    (
+      {'data.corpora': (('stdlibs', 1.0),)},
+      ['data.corpora', "'stdlibs'", 'stdlib,'],
+    ),
+    ({'tasks': 'else_elif,no_such_task'}, ['tasks', 'no_such_task', 'choose']),
+    ({'pairs.test': 0}, ['pairs.test must be at least 1', 'got 0', 'choose']),
+  ],
+  ids=lambda value: next(iter(value)) if isinstance(value, dict) else '',
+)
+def test_wrong_field_is_named_and_nothing_is_written(
+  capfd, tmp_path, override, parts
+):
+  config = quickstart.get_config('tiny')
+  config.update_from_flattened_dict(override)
+  assert_refused(capfd, config, tmp_path / 'workdir', *parts)
+  assert not (tmp_path / 'workdir').exists()
+
+
+def test_corpus_shorter_than_one_context_is_refused(capfd, tmp_path):
+  for i in range(20):
+    (tmp_path / f'{i}.py').write_text(f'x = {i}\n')
+  config = tiny.get_config()
+  config.data.corpora = ((f'files:{tmp_path}/*.py', 1.0),)
+  config.data.vocab_size = 260
+  config.data.length = 1024
+  config.train.tokens = 100_000
+  assert_refused(
+    capfd, config, tmp_path / 'workdir', 'data.length', '1024', str(tmp_path)
+  )
+  assert not (tmp_path / 'workdir').exists()
+
+
+def short():
+  """A run of a few steps that takes little time to compile."""
+  config = tiny.get_config()
+  config.model.n_layer = 1
+  config.model.activation_density = None
+  config.train.tokens = 12 * config.data.batch_size * config.data.length
+  return config
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """Workdir of a finished run."""
+  workdir = tmp_path_factory.mktemp('trained')
+  main.run(short(), str(workdir))
+  return workdir
+
+
+def test_workdir_of_another_configuration_is_refused(capfd, trained):
+  before = content(trained)
+  config = short()
+  config.model.d_model = 48
+  assert_refused(
+    capfd,
+    config,
+    trained,
+    'model.d_model',
+    '48',
+    '32',
+    'choose another workdir',
+  )
+  assert content(trained) == before
+
+
+def test_truncated_checkpoint_is_named(capfd, trained, tmp_path):
+  workdir = tmp_path / 'workdir'
+  shutil.copytree(trained, workdir)
+  # As killed after its last checkpoint, of which the disk then lost a part.
+  (workdir / 'summary.json').unlink()
+  latest = max((workdir / 'checkpoints').iterdir(), key=lambda p: int(p.name))
+  files = [path for path in latest.rglob('*') if path.is_file()]
+  largest = max(files, key=lambda path: path.stat().st_size)
+  os.truncate(largest, largest.stat().st_size // 2)
+  before = content(workdir)
+  assert_refused(
+    capfd, short(), workdir, 'checkpoint', str(latest), 'delete', 'run again'
+  )
+  assert content(workdir) == before
+
+
+def test_model_of_a_truncated_checkpoint_is_not_pruned(
+  capfd, trained, tmp_path
+):
+  model = tmp_path / 'model'
+  shutil.copytree(trained, model)
+  for path in (model / 'checkpoints').rglob('*'):
+    if path.is_file() and 'params' in path.parts:
+      os.truncate(path, path.stat().st_size // 2)
+  config = quickstart.get_config('tiny')
+  config.run = 'prune'
+  with config.unlocked():
+    config.model_workdir = str(model)
+  assert_refused(
+    capfd, config, tmp_path / 'workdir', 'checkpoint', str(model), 'delete'
+  )
+  assert not (tmp_path / 'workdir').exists()
+
+
+@pytest.fixture(params=['64k', '448k', '1m'])
+def small_disk(request, tmp_path):
+  """A file system that is full after so many bytes."""
+  directory = tmp_path / 'small'
+  directory.mkdir()
+  mount = ['mount', '-t', 'tmpfs', '-o', f'size={request.param}', 'tmpfs']
+  try:
+    done = subprocess.run([*mount, directory], capture_output=True, check=False)
+  except OSError as error:
+    pytest.skip(f'a small file system cannot be mounted: {error}')
+  if done.returncode:
+    pytest.skip('a small file system cannot be mounted: only root may do so')
+  yield directory
+  subprocess.run(['umount', '-l', directory], check=True)
+
+
+def test_full_disk_ends_in_one_line(capfd, small_disk):
+  workdir = small_disk / 'workdir'
+  assert_refused(
+    capfd, short(), workdir, 'workdir must have room', 'is full', 'make room'
+  )
+  written = {path.name: path for path in workdir.rglob('*') if path.is_file()}
+  assert not [name for name in written if name.endswith('.part')]
+  for name in ('config.json', 'model.json', 'tokenizer.json'):
+    if name in written:
+      json.loads(written[name].read_text())
+
+
+def test_full_disk_is_noticed_without_being_root(capfd, trained, tmp_path):
+  workdir = tmp_path / 'workdir'
+  shutil.copytree(trained, workdir)
+  (workdir / 'summary.json').unlink()
+  (workdir / 'metrics.part').symlink_to('/dev/full')
+  assert_refused(capfd, short(), workdir, 'workdir must have room', 'is full')

@@ -1,0 +1,223 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_interp.models import GPT, GPTConfig
+from sparse_interp.models.gpt import recorded_names
+from sparse_interp.models.sites import edge_matrices, node_sites
+from tests.models import released_format
+
+CASES = ('plain', 'sink', 'cat_pos_emb_relu', 'stray_config_fields')
+
+SMALL = GPTConfig(vocab_size=19, n_layer=2, d_model=16, d_head=4)
+
+
+def _init(config, seed=0):
+  params = GPT(config).init(jax.random.key(seed), jnp.zeros((1, 2), jnp.int32))[
+    'params'
+  ]
+  # Everything nonzero, so that a switch that is not wired shows.
+  leaves, tree = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+  leaves = [
+    leaf + 0.3 * jax.random.normal(key, leaf.shape)
+    for leaf, key in zip(leaves, keys, strict=True)
+  ]
+  return jax.tree.unflatten(tree, leaves)
+
+
+def _tokens(config, batch=2, time=7):
+  return jax.random.randint(
+    jax.random.key(5), (batch, time), 0, config.vocab_size
+  )
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_recorded_logits_and_activations_are_matched(case):
+  directory = released_format.DIRECTORY / case
+  config = released_format.load_config(directory / 'beeg_config.json')
+  state = released_format.load_state_dict(directory / 'final_model.pt')
+  params = released_format.to_params(state)
+  if 'final_logits_bias' in params:
+    config = dataclasses.replace(config, final_logits_bias=True)
+  recorded = np.load(directory / 'io.npz')
+  with jax.default_matmul_precision('highest'):
+    run = jax.jit(lambda p, t: GPT(config).apply({'params': p}, t))
+    logits, activations = run(params, recorded['tokens'])
+  np.testing.assert_allclose(logits, recorded['logits'], atol=5e-5, rtol=1e-5)
+  log_probs = jax.nn.log_softmax(logits[:, :-1])
+  nll = -jnp.take_along_axis(
+    log_probs, recorded['tokens'][:, 1:, None], axis=-1
+  )
+  assert abs(float(nll.mean()) - float(recorded['loss'])) <= 1e-5
+  hooks = [str(name) for name in recorded['hook_names']]
+  assert sorted(hooks) == sorted(activations)
+  for hook in hooks:
+    expected = recorded['act__' + hook.replace('.', '__')]
+    found = np.asarray(activations[hook])
+    np.testing.assert_allclose(found, expected, atol=5e-5, rtol=1e-5)
+    if config.activation_density is not None:
+      np.testing.assert_array_equal(found != 0, expected != 0, err_msg=hook)
+
+
+SWITCHES = {
+  'layer norm': {'norm': 'layer'},
+  'no norm': {'norm': 'none'},
+  'relu': {'activation': 'relu'},
+  'residual relu': {'residual_activation': 'relu'},
+  'no bias': {'use_bias': False},
+  'tied': {'tied_unembed': True},
+  'sink': {'sink': True},
+  'no bigrams': {'bigram_table': False},
+  'added positions': {'position': 'added'},
+  'concatenated positions': {'position': 'concat', 'd_position': 6},
+  'sinusoids': {'position': 'concat_sinusoidal', 'd_position': 6},
+  'logits bias': {'final_logits_bias': True},
+  'dense activations': {'activation_density': None},
+  'some sites': {'activation_sites': ('mlp_neuron',)},
+  'heads': {'n_head': 3},
+  'neurons': {'d_mlp': 20},
+  'bfloat16': {'dtype': 'bfloat16'},
+}
+
+
+@functools.cache
+def _run(**switches):
+  """Logits and activations of two sequences, and of the same changed at 4."""
+  config = dataclasses.replace(SMALL, n_layer=1, **switches)
+  tokens = _tokens(config)
+  changed = tokens.at[:, 4].set((tokens[:, 4] + 1) % config.vocab_size)
+  both = jnp.concatenate([tokens, changed])
+  params = _init(config)
+  run = jax.jit(lambda p, t: GPT(config).apply({'params': p}, t))
+  return config, *run(params, both)
+
+
+@pytest.mark.parametrize('name', SWITCHES)
+def test_every_switch_acts_and_keeps_the_model_causal(name):
+  config, logits, activations = _run(**SWITCHES[name])
+  assert logits.shape == (4, 7, 19)
+  assert logits.dtype == jnp.float32
+  assert list(activations) == recorded_names(config)
+  for site, width in node_sites(config).items():
+    assert activations[site].shape == (4, 7, width)
+  _, base, _ = _run()
+  assert float(jnp.max(jnp.abs(base - logits))) > 1e-6
+  difference = np.abs(logits[:2] - logits[2:])
+  assert difference[:, :4].max() < 1e-5
+  assert difference[:, 4:].max() > 1e-4
+
+
+def test_attention_equals_a_plain_loop():
+  config = dataclasses.replace(
+    SMALL, n_layer=1, sink=True, activation_density=None
+  )
+  params = _init(config)
+  _, seen = GPT(config).apply({'params': params}, _tokens(config))
+  q, k, v = (np.asarray(seen[f'0.attn.{n}'], np.float64) for n in 'qkv')
+  sink = np.asarray(params['h_0']['attn']['sink_logit'], np.float64)
+  expected = np.zeros_like(q)
+  for b in range(q.shape[0]):
+    for head in range(config.n_heads):
+      part = slice(head * 4, head * 4 + 4)
+      for t in range(q.shape[1]):
+        scores = k[b, : t + 1, part] @ q[b, t, part] / np.sqrt(4)
+        weights = np.exp(scores)
+        weights /= weights.sum() + np.exp(sink[head])
+        expected[b, t, part] = weights @ v[b, : t + 1, part]
+  np.testing.assert_allclose(seen['0.attn.y'], expected, atol=1e-5)
+
+
+def test_an_edit_is_what_flows_on_and_what_is_recorded():
+  config = dataclasses.replace(SMALL, n_layer=1)
+  params, tokens = _init(config), _tokens(config)
+
+  @jax.jit
+  def run(factors, offset):
+    # One compilation: only the site whose factor is not 1 is changed.
+    edits = {
+      site: lambda x, f=f: f * x + (f != 1) * offset
+      for site, f in factors.items()
+    }
+    return GPT(config).apply({'params': params}, tokens, edits=edits)
+
+  ones = dict.fromkeys(recorded_names(config), 1.0)
+  plain, before = run(ones, 1.0)
+  for site in ones:
+    logits, seen = run(ones | {site: 0.5}, 1.0)
+    np.testing.assert_allclose(seen[site], 0.5 * before[site] + 1, atol=1e-6)
+    assert float(jnp.max(jnp.abs(logits - plain))) > 1e-6, site
+
+
+def test_logits_at_positions_equal_those_of_all_positions():
+  params, tokens = _init(SMALL), _tokens(SMALL)
+  at = jnp.array([2, 6])
+  logits, _ = GPT(SMALL).apply({'params': params}, tokens)
+  chosen, _ = GPT(SMALL).apply({'params': params}, tokens, positions=at)
+  np.testing.assert_allclose(chosen, logits[jnp.arange(2), at], atol=1e-6)
+
+
+def test_bigram_row_of_the_last_token_gets_no_gradient():
+  params = _init(SMALL)
+  tokens = jnp.array([[18, 3, 18, 5]])
+
+  def loss(table):
+    logits, _ = GPT(SMALL).apply(
+      {'params': params | {'bigram_table': table}}, tokens
+    )
+    return jnp.sum(logits**2)
+
+  gradient = jax.grad(loss)(params['bigram_table'])
+  assert np.all(np.asarray(gradient)[18] == 0)
+  assert np.all(np.asarray(gradient)[3] != 0)
+
+
+def test_an_unknown_site_is_refused_by_name():
+  with pytest.raises(ValueError, match=r'edits .*9\.attn\.q'):
+    GPT(SMALL).apply(
+      {'params': _init(SMALL)}, _tokens(SMALL), edits={'9.attn.q': jnp.abs}
+    )
+
+
+def test_learned_positions_refuse_a_longer_sequence():
+  config = dataclasses.replace(SMALL, position='added', context_length=4)
+  with pytest.raises(ValueError, match=r'context_length .4. long, got 7'):
+    GPT(config).apply({'params': _init(config)}, _tokens(config))
+
+
+def test_edge_matrices_name_kernels_of_the_parameter_tree():
+  config = dataclasses.replace(SMALL, position='concat', d_position=6)
+  params, widths = _init(config), node_sites(config)
+  for matrix in edge_matrices(config):
+    kernel = params
+    for key in matrix.path:
+      kernel = kernel[key]
+    part = kernel[:, matrix.start : matrix.stop]
+    assert part.shape == (widths[matrix.source], widths[matrix.target])
+  assert len(edge_matrices(config)) == 6 * config.n_layer
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    ('d_model', 30),
+    ('d_model', 0),
+    ('n_layer', 2.5),
+    ('norm', 'batch'),
+    ('activation_density', 0.0),
+    ('activation_density', 1.5),
+    ('activation_density', 0.01),
+    ('activation_sites', ('attn_y',)),
+    ('position', 'concat'),
+    ('d_position', 3),
+  ],
+)
+def test_a_wrong_field_is_refused_in_one_line_that_names_it(field, value):
+  with pytest.raises(ValueError, match=rf'model\.{field}') as error:
+    dataclasses.replace(SMALL, **{field: value})
+  assert '\n' not in str(error.value)
+  assert str(value) in str(error.value) or field == 'position'

@@ -1,0 +1,72 @@
+"""Every wrong field is refused in one line that names it."""
+
+import pytest
+
+from experiments.pretrain import expansion, laptop, tiny
+from sparse_interp.training import plan
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    ('seed', -1),
+    ('data.batch_size', 0),
+    ('data.length', 1),
+    ('data.vocab_size', 256),
+    ('data.validation_fraction', 1.0),
+    ('data.corpora', ()),
+    ('data.corpora', (('idioms', 0.0),)),
+    ('data.corpora', ('idioms', 'stdlib')),
+    ('data.corpora', (('idioms', 1.0), ('idioms', 1.0))),
+    ('model.d_model', 33),
+    ('model.vocab_size', 12),
+    ('model.depth', 12),
+    ('sparsity.density', 0.0),
+    ('sparsity.density', 1.5),
+    ('sparsity.minimum_alive', 30),
+    ('sparsity.biases', 'none'),
+    ('optimizer.learning_rate', 0.0),
+    ('optimizer.eps', 0.0),
+    ('train.tokens', 100),
+    ('train.log_every', 0),
+    ('train.keep_checkpoints', 0),
+  ],
+)
+def test_a_wrong_field_is_named_in_one_line(field, value):
+  config = tiny.get_config()
+  section, _, name = field.rpartition('.')
+  with config.unlocked():
+    (config[section] if section else config)[name] = value
+  with pytest.raises(ValueError) as error:
+    plan.make_plan(config)
+  assert field in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('factor', expansion.FACTORS)
+def test_published_sizes_keep_the_nonzeros_for_every_width(factor):
+  config = expansion.get_config(factor)
+  made = plan.make_plan(config)
+  assert made.updates == 244_141
+  assert made.model.d_model == 256 * int(factor)
+  assert made.model.mlp_width == 1024 * int(factor)
+  hidden = [
+    int(target.counts[-1])
+    for name, target in made.targets.items()
+    if name.startswith('h_') and name.endswith('kernel')
+  ]
+  assert sum(hidden) == 12 * 256**2 * 8 // 4
+  assert int(made.targets['wte/embedding'].counts[-1]) == 2048 * 256 // 4
+
+
+def test_an_unpublished_size_is_an_error():
+  with pytest.raises(ValueError, match='expansion factor'):
+    expansion.get_config('3')
+
+
+def test_the_laptop_model_is_sparse_enough_for_its_circuits():
+  made = plan.make_plan(laptop.get_config())
+  for name, target in made.targets.items():
+    if name.startswith('h_') and name.endswith('kernel'):
+      assert target.minimum_alive > 0
+  assert laptop.get_config().sparsity.density <= 1 / 16

@@ -1,0 +1,273 @@
+"""The run: interrupted, resumed, refused, stopped."""
+
+import json
+import random
+import shutil
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_interp.models import GPTConfig
+from sparse_interp.sparsity import statistics
+from sparse_interp.training import checkpoints, metrics, pretrain
+from sparse_interp.training import state as state_lib
+
+STEPS = 61
+
+
+def rows(workdir):
+  """metrics.jsonl without what depends on the machine and the moment."""
+  found = metrics.read_rows(workdir / 'metrics.jsonl')
+  for row in found:
+    for field in metrics.TIMING_FIELDS:
+      del row[field]
+  return found
+
+
+def assert_same_result(workdir, other):
+  ours = statistics.named_tensors(checkpoints.load_params(workdir))
+  theirs = statistics.named_tensors(checkpoints.load_params(other))
+  assert ours.keys() == theirs.keys()
+  for name, tensor in ours.items():
+    bits = [np.asarray(t).view(np.uint32) for t in (tensor, theirs[name])]
+    np.testing.assert_array_equal(*bits, err_msg=name)
+  assert rows(workdir) == rows(other)
+
+
+def wait_for(process, text):
+  """Reads the output of a process up to the line that holds `text`."""
+  for line in process.stdout:
+    if text in line:
+      return
+  raise AssertionError(f'{text!r} was never printed')
+
+
+def test_final_weights_have_exactly_the_asked_nonzeros(undisturbed):
+  summary = json.loads((undisturbed / 'summary.json').read_text())
+  counts = summary['nonzeros']
+  assert all(c['asked'] == c['found'] for c in counts.values()), counts
+  hidden = counts['h_0/mlp/c_fc/kernel']
+  assert hidden == {'asked': 1024, 'found': 1024, 'size': 4096}
+  assert counts['wte/embedding']['found'] == 300 * 32 // 2
+  assert counts['bigram_table']['found'] == 300 * 300
+  params = checkpoints.load_params(undisturbed)
+  found = statistics.nonzero_counts(params)
+  assert {n: int(c) for n, c in found.items()} == {
+    n: c['found'] for n, c in counts.items()
+  }
+
+
+def test_summary_says_what_was_asked_and_by_what_it_was_made(undisturbed):
+  summary = json.loads((undisturbed / 'summary.json').read_text())
+  assert summary['asked']['config']['data']['corpora'] == [['idioms', 1.0]]
+  assert summary['asked']['seed'] == 0
+  assert summary['device'] == '1 x cpu'
+  assert summary['wall_seconds'] > 0
+  for name in ('corpus_hash', 'tokenizer_hash', 'code_version'):
+    assert len(summary[name]) > 8
+
+
+def test_metrics_have_a_row_for_every_logged_step(undisturbed):
+  found = rows(undisturbed)
+  assert [row['step'] for row in found] == [*range(5, 61, 5), 61]
+  assert found[-1]['train_loss'] < found[0]['train_loss'] - 0.5
+  validated = [row['step'] for row in found if 'validation_loss' in row]
+  assert validated == [20, 40, 60, 61]
+  assert found[0]['density'] > 0.8 > 0.25 == found[-1]['density']
+  summary = json.loads((undisturbed / 'summary.json').read_text())
+  sparse = sum(
+    c['found']
+    for name, c in summary['nonzeros'].items()
+    if name != 'bigram_table' and 'ln_' not in name and 'sink' not in name
+  )
+  assert found[-1]['nonzeros'] == sparse
+  assert max(row['mask_churn'] for row in found) > 0
+  for name in ('gradient_rms', 'dead_neurons', 'dead_attention_channels'):
+    assert all(row[name] >= 0 for row in found)
+
+
+def test_last_n_checkpoints_are_kept(undisturbed):
+  kept = {path.name for path in (undisturbed / 'checkpoints').iterdir()}
+  assert kept == {'60', '61'}
+
+
+def test_a_run_stopped_and_killed_ends_with_the_same_bits(
+  start, undisturbed, tmp_path
+):
+  workdir = tmp_path / 'run'
+  process = start(workdir)
+  wait_for(process, 'step 10/')
+  process.send_signal(signal.SIGTERM)
+  output, _ = process.communicate()
+  assert process.returncode == 0, output
+  assert 'stopped by SIGTERM' in output
+  saved = max(int(p.name) for p in (workdir / 'checkpoints').iterdir())
+  assert 10 <= saved < STEPS
+  process = start(workdir)
+  wait_for(process, 'step 35/')
+  process.kill()
+  process.wait()
+  output, _ = (process := start(workdir)).communicate()
+  assert process.returncode == 0, output
+  assert 'continues from step' in output
+  assert_same_result(workdir, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(5))
+def test_a_run_killed_at_a_random_moment_ends_with_the_same_bits(
+  seed, start, tmp_path
+):
+  begun = time.monotonic()
+  start(tmp_path / 'undisturbed', shared_cache=False).wait()
+  longest = time.monotonic() - begun
+  process = start(tmp_path / 'killed', shared_cache=False)
+  time.sleep(random.Random(seed).uniform(0.3, 1.0) * longest)
+  process.kill()
+  process.wait()
+  output, _ = (
+    process := start(tmp_path / 'killed', shared_cache=False)
+  ).communicate()
+  assert process.returncode == 0, output
+  assert_same_result(tmp_path / 'killed', tmp_path / 'undisturbed')
+
+
+def test_a_finished_run_says_so_and_changes_nothing(
+  undisturbed, config, capsys
+):
+  before = (undisturbed / 'summary.json').read_text()
+  summary = pretrain.pretrain(config, str(undisturbed))
+  assert 'done already' in capsys.readouterr().out
+  assert (undisturbed / 'summary.json').read_text() == before
+  assert summary == json.loads(before)
+
+
+def test_load_model_returns_architecture_and_weights(undisturbed, tmp_path):
+  model, params = pretrain.load_model(undisturbed)
+  assert isinstance(model, GPTConfig)
+  assert (model.vocab_size, model.n_layer) == (300, 1)
+  assert params['wte']['embedding'].shape == (300, 32)
+  with pytest.raises(ValueError, match='pretrain'):
+    pretrain.load_model(tmp_path)
+
+
+def test_another_configuration_is_refused_and_nothing_written(
+  undisturbed, config
+):
+  before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob('*')}
+  config.optimizer.eps = 0.2
+  with pytest.raises(ValueError) as error:
+    pretrain.pretrain(config, str(undisturbed))
+  assert 'optimizer.eps = 0.1 there and 0.2 asked' in str(error.value)
+  assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob('*')} == before
+
+
+def truncate(step, item):
+  """Cuts the largest file of a checkpoint's item in half."""
+  files = [path for path in (step / item).rglob('*') if path.is_file()]
+  path = max(files, key=lambda path: path.stat().st_size)
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize('item', ['params', 'opt_state', 'progress'])
+def test_a_truncated_checkpoint_is_named_with_the_last_good_one(
+  undisturbed, config, tmp_path, item
+):
+  workdir = tmp_path / 'run'
+  shutil.copytree(undisturbed, workdir)
+  (workdir / 'summary.json').unlink()
+  truncate(workdir / 'checkpoints' / '61', item)
+  with pytest.raises(ValueError) as error:
+    pretrain.pretrain(config, str(workdir))
+  message = str(error.value)
+  assert 'damaged' in message
+  assert str(workdir / 'checkpoints' / '61') in message
+  assert 'step 60' in message
+  assert '\n' not in message
+  if item == 'params':
+    with pytest.raises(ValueError, match='damaged'):
+      checkpoints.load_params(workdir)
+  truncate(workdir / 'checkpoints' / '60', item)
+  with pytest.raises(ValueError, match='no older good one'):
+    pretrain.pretrain(config, str(workdir))
+
+
+def test_text_that_changed_since_the_start_is_refused(
+  undisturbed, config, tmp_path
+):
+  workdir = tmp_path / 'run'
+  shutil.copytree(undisturbed, workdir)
+  (workdir / 'summary.json').unlink()
+  state = {'corpus': 'a', 'tokenizer': 'b'}
+  with pytest.raises(ValueError, match=r'data\.corpora'):
+    pretrain._check_same_text(state, state | {'corpus': 'c'})
+
+
+def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(
+  config, tmp_path, monkeypatch
+):
+  def make_step(model, optimizer, names):
+    def step(state, tokens):
+      adam = state.opt_state[1]
+      adam = adam._replace(count=adam.count + 1)
+      opt_state = (state.opt_state[0], adam, *state.opt_state[2:])
+      loss = jnp.where(adam.count == 33, jnp.nan, 1.0) + 0 * tokens.sum()
+      numbers = dict.fromkeys(('gradient_rms', 'mask_churn'), jnp.zeros(()))
+      numbers['train_loss'] = loss
+      return state._replace(opt_state=opt_state), numbers
+
+    return step
+
+  monkeypatch.setattr(state_lib, 'make_train_step', make_step)
+  config.data.validation_fraction = 0.0
+  with pytest.raises(ValueError) as error:
+    pretrain.pretrain(config, str(tmp_path))
+  message = str(error.value)
+  assert 'step 33' in message
+  assert str(tmp_path / 'checkpoints' / '30') in message
+  assert '\n' not in message
+  assert rows(tmp_path)[-1]['step'] == 30
+
+
+@pytest.mark.parametrize(
+  ('section', 'field', 'value'),
+  [
+    ('data', 'corpora', (('files:/nowhere/*.py', 1.0),)),
+    ('data', 'length', 100_000),
+  ],
+)
+def test_a_wrong_corpus_leaves_nothing_behind(
+  config, tmp_path, section, field, value
+):
+  config[section][field] = value
+  config.train.tokens = 10**9
+  mine = tmp_path / 'run' / 'data' / 'mine.txt'
+  mine.parent.mkdir(parents=True)
+  mine.write_text('keep')
+  with pytest.raises(ValueError, match=r'data\.'):
+    pretrain.pretrain(config, str(tmp_path / 'run'))
+  left = [path for path in tmp_path.rglob('*') if path.is_file()]
+  assert left == [mine]
+
+
+def test_donated_steps_do_not_disturb_a_checkpoint_being_written(tmp_path):
+  manager = checkpoints.open_manager(tmp_path, 1)
+  state = state_lib.TrainState(
+    {'w': jnp.arange(2.0**20)}, ({'count': jnp.int32(0)},)
+  )
+  step = jax.jit(
+    lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0
+  )
+  state = step(state)
+  checkpoints.save(manager, state, {})
+  for _ in range(50):
+    state = step(state)
+  jax.block_until_ready(state)
+  manager.wait_until_finished()
+  manager.close()
+  saved = checkpoints.load_params(tmp_path)
+  np.testing.assert_array_equal(saved['w'], np.arange(2.0**20) + 1)

@@ -1,0 +1,78 @@
+"""Eight devices compute what one does."""
+
+import jax
+import numpy as np
+import pytest
+
+from sparse_interp.models import GPT
+from sparse_interp.sparsity import statistics
+from sparse_interp.training import optimizer as optimizer_lib
+from sparse_interp.training import plan as plan_lib
+from sparse_interp.training import sharding
+from sparse_interp.training import state as state_lib
+
+
+def test_tensors_are_split_along_their_largest_divisible_axis():
+  mesh = sharding.make_mesh(4)
+  assert dict(mesh.shape) == {'data': 2, 'fsdp': 4}
+
+  def spec(*shape):
+    return tuple(sharding.tensor_sharding(mesh, shape).spec)
+
+  assert spec(64, 256) == (None, 'fsdp')
+  assert spec(256, 64) == ('fsdp', None)
+  assert spec(101, 64) == (None, 'fsdp')
+  assert spec(101, 103) == ()
+  assert spec(64, 4) == ()  # small
+
+
+def test_meshes_and_batches_that_do_not_divide_are_errors():
+  with pytest.raises(ValueError, match=r'train\.fsdp'):
+    sharding.make_mesh(3)
+  with pytest.raises(ValueError, match=r'data\.batch_size'):
+    sharding.check_batch_size(sharding.make_mesh(2), 12)
+
+
+def run(plan, mesh, batches):
+  """Losses, final state and its shardings after some updates."""
+  model = GPT(plan.model)
+  optimizer = optimizer_lib.make_optimizer(
+    plan.optimizer, plan.learning_rate, plan.targets
+  )
+  init, key = state_lib.make_init(model, optimizer), jax.random.key(0)
+  shardings = sharding.state_shardings(
+    mesh, jax.eval_shape(init, key), smallest=1
+  )
+  state = jax.jit(init, out_shardings=shardings)(key)
+  step = jax.jit(
+    state_lib.make_train_step(model, optimizer, tuple(plan.targets)),
+    donate_argnums=0,
+    out_shardings=(shardings, None),
+  )
+  losses = []
+  for batch in batches:
+    state, numbers = step(state, sharding.put_batch(mesh, batch))
+    losses.append(float(numbers['train_loss']))
+  return losses, state
+
+
+def test_one_and_eight_devices_agree_to_rounding(config):
+  config.model.activation_density = None  # halves the time of compilation
+  config.train.tokens = 12 * 8 * 32
+  plan = plan_lib.make_plan(config)
+  batches = np.random.default_rng(0).integers(
+    0, config.data.vocab_size, (8, 8, 32), dtype=np.int32
+  )
+  alone = sharding.make_mesh(1, jax.devices()[:1])
+  losses, state = run(plan, alone, batches)
+  shared_losses, shared_state = run(plan, sharding.make_mesh(4), batches)
+  kernel = shared_state.params['h_0']['mlp']['c_fc']['kernel']
+  assert len(kernel.addressable_shards) == 8
+  assert kernel.addressable_shards[0].data.size == kernel.size // 4
+  np.testing.assert_allclose(losses, shared_losses, rtol=1e-5)
+  ours = statistics.named_tensors(jax.device_get(state.params))
+  theirs = statistics.named_tensors(jax.device_get(shared_state.params))
+  for name, tensor in ours.items():
+    np.testing.assert_allclose(tensor, theirs[name], atol=1e-5, err_msg=name)
+    if name in plan.targets:
+      assert np.count_nonzero(theirs[name]) == np.count_nonzero(tensor), name
