@@ -12,6 +12,8 @@ line on stderr and exit status 2. Everything else is a defect of this program:
 it keeps its traceback and ends with exit status 1.
 """
 
+import os
+import sys
 from collections.abc import Sequence
 
 from absl import app, flags, logging
@@ -61,10 +63,12 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
 
 def _parse_flags(argv: Sequence[str]) -> None:
   """Parses the command line; what is wrong with it ends in one line."""
-  # Orbax and others narrate at INFO what the runs themselves say better.
-  flags.FLAGS.verbosity = logging.WARNING
+  debug = '--debug' in argv
+  # Orbax narrates at INFO what the runs say better, and logs as an ERROR, with
+  # a long traceback, what it then raises.
+  flags.FLAGS.verbosity = logging.WARNING if debug else logging.FATAL
   kinds = (flags.Error, TypeError, SyntaxError)
-  with user_errors.in_one_line(*kinds, debug='--debug' in argv):
+  with user_errors.in_one_line(*kinds, debug=debug):
     try:
       positional = flags.FLAGS(argv)[1:]
       _CONFIG.value and _CONFIG.value.lock()  # raises if it was not found
@@ -96,9 +100,20 @@ def _parse_flags(argv: Sequence[str]) -> None:
 
 
 def main(argv: None) -> None:
+  """Does the run; ends as the module's docstring says."""
   del argv  # all in the flags
-  with user_errors.in_one_line(debug=_DEBUG.value):
-    run(_CONFIG.value, _WORKDIR.value)
+  if not _DEBUG.value:
+    user_errors.keep_threads_quiet()
+  try:
+    with user_errors.in_one_line(debug=_DEBUG.value):
+      run(_CONFIG.value, _WORKDIR.value)
+  except SystemExit as stop:
+    if stop.code == 2:
+      # Without the clean-up at exit, where writers that have failed once
+      # would try again.
+      sys.stderr.flush()
+      os._exit(2)
+    raise
 
 
 if __name__ == '__main__':

@@ -10,13 +10,40 @@ import os
 import re
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 # What other libraries write into exceptions of their own when a disk is full;
 # the second is numpy's.
 _DISK_FULL = re.compile(
   rf'{re.escape(os.strerror(errno.ENOSPC))}|\d+ requested and \d+ written'
 )
+# Asynchronous writes that end after the one that failed find no event loop.
+_ECHO = re.compile(f'{_DISK_FULL.pattern}|Event loop is closed')
+
+
+def keep_threads_quiet() -> None:
+  """Keeps what fails in the background from being reported more than once.
+
+  Checkpoints and TensorBoard files are written by threads. When their disk is
+  full, each of them prints a traceback, and then the main thread, which waits
+  for them, raises the same error.
+  """
+  report_unraisable, report_thread = sys.unraisablehook, threading.excepthook
+
+  def is_echo(error: BaseException | None) -> bool:
+    return bool(_ECHO.search(str(error)))
+
+  def unraisable(details: Any) -> None:
+    if not is_echo(details.exc_value):
+      report_unraisable(details)
+
+  def thread(details: Any) -> None:
+    if not is_echo(details.exc_value):
+      report_thread(details)
+
+  sys.unraisablehook, threading.excepthook = unraisable, thread
 
 
 @contextlib.contextmanager

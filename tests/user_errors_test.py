@@ -2,6 +2,8 @@
 
 import errno
 import os
+import sys
+import threading
 
 import pytest
 
@@ -38,7 +40,7 @@ def test_traceback_inside_a_message_is_left_out(capsys):
   text = (
     'Error in file:\n\nTraceback (most recent call last):\n  f()\nE: no such'
   )
-  assert 'In file: E: no such' in line_of(ValueError(text), capsys)
+  assert 'Error in file: E: no such' in line_of(ValueError(text), capsys)
 
 
 def test_message_without_text_names_the_exception(capsys):
@@ -79,3 +81,30 @@ def test_defects_keep_their_traceback(error, capsys):
 def test_debug_lets_every_error_pass():
   with pytest.raises(ValueError), user_errors.in_one_line(debug=True):
     raise ValueError('wrong')
+
+
+@pytest.mark.parametrize(
+  ('message', 'reported'),
+  [(f'[Errno 28] {FULL}', False), ('Event loop is closed', False), ('x', True)],
+)
+def test_threads_report_only_what_the_main_thread_will_not(
+  capsys, monkeypatch, message, reported
+):
+  for module, hook in ((sys, 'unraisablehook'), (threading, 'excepthook')):
+    monkeypatch.setattr(module, hook, getattr(module, f'__{hook}__'))
+  user_errors.keep_threads_quiet()
+
+  def fail():
+    raise RuntimeError(message)
+
+  thread = threading.Thread(target=fail)
+  thread.start()
+  thread.join()
+  assert (message in capsys.readouterr().err) == reported
+
+  class Failing:
+    def __del__(self):
+      fail()
+
+  Failing()
+  assert (message in capsys.readouterr().err) == reported

@@ -30,7 +30,7 @@ def _batch_means(
 def site_means(
   config: GPTConfig,
   params: dict,
-  batches: Iterable[Int[np.ndarray | Array, 'batch time']],
+  batches: Iterable[Int[np.ndarray | Array, '_ _']],
 ) -> dict[str, Float[Array, '_']]:
   """Mean of every node over batches of pretraining tokens.
 

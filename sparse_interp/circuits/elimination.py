@@ -34,6 +34,11 @@ _SMALLEST_CHUNK = 1 / 16
 # Passes over all nodes; one without a success ends it earlier.
 _PASSES = 3
 
+# The cost of single nodes is first estimated on so many pairs; where that
+# estimate is beyond so many times the target, the node stays without a trial.
+_ESTIMATE_PAIRS = 16
+_HOPELESS = 3
+
 
 def selection_loss(
   differences: Float[Array | np.ndarray, 'pairs 2'], calibrate: str
@@ -172,8 +177,13 @@ def eliminate(
     by_site = split(mask.astype(np.float32), widths)
     return {site: jnp.asarray(gate) for site, gate in by_site.items()}
 
+  few = pairs.take(np.arange(min(_ESTIMATE_PAIRS, pairs.last.shape[0])))
+
   def loss(mask):
     return float(_loss_of_gates(small, pairs, gates(mask), calibrate))
+
+  def estimate(mask):
+    return float(_loss_of_gates(small, few, gates(mask), calibrate))
 
   def show(mask):
     if progress is not None:
@@ -186,12 +196,13 @@ def eliminate(
   trial = np.concatenate([~np.isin(nodes[s], loose[s]) for s in nodes])
   if loss(trial) <= target:
     kept = show(trial)
-  slopes = lambda mask: flatten(_slopes(small, pairs, gates(mask)), widths)  # noqa: E731
+  slopes = lambda mask: flatten(_slopes(small, few, gates(mask)), widths)  # noqa: E731
   kept = show(_drop_chunks(kept, loss, slopes, target))
   for _ in range(_PASSES):
     counts = edges_per_node(config, params, left(kept))
-    weight = 1.0 + flatten(counts, widths)
-    before, kept = kept, show(_drop_single(kept, loss, weight, target))
+    weight = 1.0 + flatten(counts, left(kept))
+    trial = _drop_single(kept, loss, estimate, weight, target)
+    before, kept = kept, show(trial)
     if kept.sum() == before.sum():
       break
   return left(kept)
@@ -215,8 +226,8 @@ def _drop_chunks(kept, loss, slopes, target):
     kept = trial
 
 
-def _drop_single(kept, loss, weight, target):
-  """One pass: every node alone, then all together as far as they go."""
+def _drop_single(kept, loss, estimate, weight, target):
+  """One pass over single nodes, those that cost least per edge first."""
 
   def without(mask, node):
     trial = mask.copy()
@@ -224,15 +235,14 @@ def _drop_single(kept, loss, weight, target):
     return trial
 
   candidates = np.flatnonzero(kept)
-  now = loss(kept)
-  cost = {node: loss(without(kept, node)) - now for node in candidates}
-  affordable = [node for node in candidates if now + cost[node] <= target]
-  # A small offset ranks nodes that cost nothing by what they save.
-  offset = 1e-3 * target
-  ratio = lambda node: (max(cost[node], 0) + offset) / weight_of[node]  # noqa: E731
-  weight_of = dict(zip(candidates, weight, strict=True))
-  for node in sorted(affordable, key=ratio):
-    trial = without(kept, node)
-    if loss(trial) <= target:
+  now = estimate(kept)
+  cost = np.array([estimate(without(kept, node)) - now for node in candidates])
+  # A small offset ranks nodes that cost nothing by the edges they take along.
+  ratio = (np.maximum(cost, 0) + 1e-3 * target) / weight
+  # What a few pairs call hopeless is not tried on all of them.
+  hopeless = now + cost > _HOPELESS * target
+  for i in np.argsort(ratio, kind='stable'):
+    trial = without(kept, candidates[i])
+    if not hopeless[i] and loss(trial) <= target:
       kept = trial
   return kept

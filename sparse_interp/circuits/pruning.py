@@ -43,6 +43,10 @@ class PruneConfig:
     steps: optimisation steps.
     batch_pairs: pairs of prompts per step.
     k_coef: price of one active node, in nats.
+    k_warmup_fraction: share of the steps over which that price rises from 0.
+      Where the full model is sure, the task gives no gradient at first, and a
+      full price would switch off important nodes with all others. 0 is the
+      published constant price.
     init_noise_scale: standard deviation of the initial tau.
     init_noise_bias: mean of the initial tau; positive, so all nodes start on.
     weight_decay: decoupled, times the learning rate.
@@ -73,6 +77,7 @@ class PruneConfig:
   steps: int = 200
   batch_pairs: int = 16
   k_coef: float = 1e-4
+  k_warmup_fraction: float = 0.5
   init_noise_scale: float = 1e-2
   init_noise_bias: float = 1e-1
   weight_decay: float = 1e-3
@@ -88,7 +93,7 @@ class PruneConfig:
   selection_pairs: int = 64
   holdout_pairs: int = 64
   attempts: int = 3
-  calibrate: str = 'after'
+  calibrate: str = 'during'
   eliminate: bool = True
   min_necessity: float | None = None
 
@@ -99,7 +104,7 @@ class PruneConfig:
       _require(field, getattr(self, field) > 0, self, 'positive')
     for field in ('k_coef', 'weight_decay', 'init_noise_scale', 'margin'):
       _require(field, getattr(self, field) >= 0, self, 'at least 0')
-    for field in ('beta1', 'warmup_fraction'):
+    for field in ('beta1', 'warmup_fraction', 'k_warmup_fraction'):
       _require(field, 0 <= getattr(self, field) < 1, self, 'in [0, 1)')
     _require('holdout_pairs', self.holdout_pairs >= 0, self, 'at least 0')
     _require('inv_beta2', 0 < self.inv_beta2 <= 1, self, 'in (0, 1]')
@@ -151,8 +156,8 @@ class Optimized(NamedTuple):
 def hyperparameters(config: PruneConfig) -> dict[str, Float[Array, '']]:
   """The numbers of a step as arrays: changing one compiles nothing anew."""
   names = (
-    'steps k_coef weight_decay learning_rate warmup_fraction beta1 inv_beta2 '
-    'temperature clip'
+    'steps k_coef k_warmup_fraction weight_decay learning_rate '
+    'warmup_fraction beta1 inv_beta2 temperature clip'
   ).split()
   return {
     name: jnp.asarray(getattr(config, name), jnp.float32) for name in names
@@ -165,6 +170,12 @@ def _learning_rate(hyper: Mapping, step: Int[Array, '']) -> Float[Array, '']:
   rising = (step + 1) / jnp.maximum(warmup, 1)
   falling = (hyper['steps'] - step) / (hyper['steps'] - warmup)
   return hyper['learning_rate'] * jnp.minimum(1, jnp.minimum(rising, falling))
+
+
+def _price(hyper: Mapping, step: Int[Array, '']) -> Float[Array, '']:
+  """Price of a node at a step, in nats."""
+  rise = hyper['k_warmup_fraction'] * hyper['steps']
+  return hyper['k_coef'] * jnp.minimum(1, (step + 1) / jnp.maximum(rise, 1))
 
 
 def _optimizer(hyper: Mapping) -> optax.GradientTransformation:
@@ -190,17 +201,19 @@ def _run_chunk(
   """Scans over steps; returns state, task losses and active nodes by step."""
   optimizer = _optimizer(hyper)
 
-  def objective(tau, indices):
+  def objective(tau, price, indices):
     gates = jax.tree.map(lambda t: heaviside(t, hyper['temperature']), tau)
     differences = answer_differences(
       config, params, means, gates, pairs.take(indices)
     )
     task_loss = jnp.mean(pair_losses(differences))
     nodes = sum(jnp.sum(gate) for gate in gates.values())
-    return task_loss + hyper['k_coef'] * nodes, (task_loss, nodes)
+    return task_loss + price * nodes, (task_loss, nodes)
 
   def update(state, indices):
-    gradient, shown = jax.grad(objective, has_aux=True)(state.tau, indices)
+    gradient, shown = jax.grad(objective, has_aux=True)(
+      state.tau, _price(hyper, state.step), indices
+    )
     updates, inner = optimizer.update(gradient, state.optimizer, state.tau)
     tau = optax.apply_updates(state.tau, updates)
     tau = jax.tree.map(lambda t: jnp.clip(t, -1, 1), tau)

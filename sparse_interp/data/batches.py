@@ -20,8 +20,8 @@ import grain
 import numpy as np
 from jaxtyping import Int32, UInt
 
-# Batches are small and cheap to make; a few in advance keep a step waiting for
-# none. Threads, not processes: a process cannot be killed half-way.
+# Batches are small and cheap to make: with a few made in advance no step waits.
+# Threads, not processes, so that nothing outlives a run that is killed.
 _READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
 

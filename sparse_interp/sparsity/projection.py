@@ -10,7 +10,9 @@ dropped weight can come back. Paper section A.1; the rule that keeps a minimum
 of weights per neuron and attention channel is that of the published script.
 """
 
+import collections
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -200,28 +202,50 @@ def keep_mask(
   return topk.keep_mask(weights, count)
 
 
-def counts_at(targets: Mapping[str, Target], step: Any) -> dict[str, Any]:
-  """Looks up how many weights each target keeps in update number `step`.
+def count_at(target: Target, step: Any) -> Any:
+  """Looks up how many weights are kept in the update with number `step`.
 
   Raises:
-    ValueError: there is a table, but no step.
+    ValueError: the target has a table, but there is no step.
   """
-  counts, looked_up = {}, {}
+  if isinstance(target.counts, int):
+    return target.counts
+  if step is None:
+    raise ValueError(
+      'step must be given where counts are a table, got None; call '
+      'update(updates, state, params, step=step).'
+    )
+  # jax clamps an index past the end, which is what the table promises.
+  return jnp.asarray(target.counts)[step]
+
+
+def keep_masks(
+  weights: Mapping[str, Array], targets: Mapping[str, Target], step: Any
+) -> dict[str, Array]:
+  """Applies `keep_mask` to every tensor that has a target.
+
+  Tensors alike in shape and target (the layers of a model) share one loop: the
+  search is compiled once for all of them, and its table embedded once.
+  """
+  groups = collections.defaultdict(list)
   for name, target in targets.items():
-    if isinstance(target.counts, int):
-      counts[name] = target.counts
+    table = target.counts
+    counts = table if isinstance(table, int) else id(table)
+    alive = (target.alive_axis, target.minimum_alive)
+    groups[weights[name].shape, counts, alive].append(name)
+  masks = {}
+  for names in groups.values():
+    target = targets[names[0]]
+    count = count_at(target, step)
+    if len(names) == 1:
+      masks[names[0]] = keep_mask(weights[names[0]], count, target)
       continue
-    if step is None:
-      raise ValueError(
-        'step must be given where counts are a table, got None; call '
-        'update(updates, state, params, step=step).'
-      )
-    table = id(target.counts)  # tensors of one kind and size share theirs
-    if table not in looked_up:
-      # jax clamps an index past the end, which is what the table promises.
-      looked_up[table] = jnp.asarray(target.counts)[step]
-    counts[name] = looked_up[table]
-  return counts
+    stacked = jax.lax.map(
+      functools.partial(keep_mask, count=count, target=target),
+      jnp.stack([weights[name] for name in names]),
+    )
+    masks |= dict(zip(names, stacked, strict=True))
+  return masks
 
 
 def keep_largest_weights(
@@ -270,14 +294,18 @@ def keep_largest_weights(
         'update(updates, state, params).'
       )
 
-    counts = counts_at(targets, step)
+    names = tensor_names(params)
+    moved = {
+      name: weight + move
+      for name, weight, move in zip(
+        *map(jax.tree.leaves, (names, params, updates)), strict=True
+      )
+    }
+    masks = keep_masks(moved, targets, step)
 
     def land(name: str, weight: Array, move: Array) -> Array:
-      if name not in targets:
-        return move
-      keep = keep_mask(weight + move, counts[name], targets[name])
-      return jnp.where(keep, move, -weight)
+      return jnp.where(masks[name], move, -weight) if name in masks else move
 
-    return jax.tree.map(land, tensor_names(params), params, updates), state
+    return jax.tree.map(land, names, params, updates), state
 
   return optax.GradientTransformationExtraArgs(init, update)

@@ -108,21 +108,31 @@ class Clock:
   """Tokens per second and time left, without the time of compilation."""
 
   def __init__(self, step: int, tokens_per_step: int):
+    """Begins at `step`, the number of updates made before this process."""
     self._first = step + 1
     self._tokens_per_step = tokens_per_step
-    self._step, self._time = step, time.monotonic()
+    self._start = self._lap = (step, time.monotonic())
 
   def start_after_compilation(self, step: int, numbers: Any) -> None:
     """Waits for the first step of this process, and begins to count."""
     if step == self._first:
       jax.block_until_ready(numbers)
-      self._step, self._time = step, time.monotonic()
+      self._start = self._lap = (step, time.monotonic())
 
   def lap(self, step: int, total: int) -> tuple[float, float]:
-    """(tokens per second since the last lap, seconds left)."""
-    now = time.monotonic()
-    steps = max(step - self._step, 1)
-    seconds_per_step = max(now - self._time, 1e-9) / steps
-    self._step, self._time = step, now
-    speed = self._tokens_per_step / seconds_per_step
-    return speed, (total - step) * seconds_per_step
+    """(tokens per second since the last lap, seconds left).
+
+    The time left follows the mean since the start, which has its share of
+    validation and checkpoints; a lap has either none or too much of them.
+    """
+    now = (step, time.monotonic())
+    left = (total - step) * _seconds_per_step(self._start, now)
+    speed = self._tokens_per_step / _seconds_per_step(self._lap, now)
+    self._lap = now
+    return speed, left
+
+
+def _seconds_per_step(
+  begin: tuple[int, float], end: tuple[int, float]
+) -> float:
+  return max(end[1] - begin[1], 1e-9) / max(end[0] - begin[0], 1)

@@ -259,13 +259,19 @@ def _save_sample(
   if jax.process_index() != 0 or path.exists():
     return
   data = config.data
-  windows = iter(
+  batches = iter(
     batches_lib.make_batches(
-      text.train, text.weights, 1, data.length, config.seed, names=text.names
+      text.train,
+      text.weights,
+      data.batch_size,
+      data.length,
+      config.seed,
+      names=text.names,
     )
   )
   count = max(1, _SAMPLE_TOKENS // data.length)
-  rows = np.concatenate([next(windows) for _ in range(count)])
+  taken = [next(batches) for _ in range(-(-count // data.batch_size))]
+  rows = np.concatenate(taken)[:count]
   part = path.with_suffix('.part')
   with part.open('wb') as file:
     np.save(file, rows)

