@@ -25,17 +25,20 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
   config.pairs = config_dict.ConfigDict()
   config.pairs.train = 512  # pairs of prompts to prune on
   config.pairs.test = 256  # pairs that only measure
-  config.pairs.length = 96  # longest prompt, in tokens
+  config.pairs.length = 80  # longest prompt, in tokens
 
   config.prune = config_dict.ConfigDict()  # fields of circuits PruneConfig
   config.prune.target_loss = 0.15  # nats; published
-  config.prune.steps = 200
+  config.prune.steps = 150
+  config.prune.learning_rate = 3e-2
+  config.prune.k_coef = 3e-3  # price of a node, in nats
   config.prune.min_necessity = 0.6  # on train pairs
   if size == 'tiny':
+    config.data.length = 80  # prompts have to fit
+    config.train.tokens = 40 * 8 * 80
     config.tasks = 'else_elif,bracket_brace'
     config.pairs.train = 48
     config.pairs.test = 16
-    config.pairs.length = 96
     # The tiny model solves nothing; pruned to what it reaches, all parts run.
     config.prune.target_loss = 0.8
     config.prune.steps = 10

@@ -22,7 +22,7 @@ from ml_collections.config_flags import config_flags
 
 from sparse_interp import user_errors
 from sparse_interp.runs import prune, quickstart, step_time
-from sparse_interp.training import pretrain
+from sparse_interp.training import memory, pretrain
 
 RUNS = {
   'pretrain': pretrain.pretrain,
@@ -58,6 +58,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
       f'run must be one of {", ".join(RUNS)}, got {name!r}; '
       'set it in the configuration or with --config.run.'
     )
+  memory.keep_freed_memory()
   RUNS[name](config, workdir)
 
 

@@ -18,15 +18,15 @@ def get_config() -> config_dict.ConfigDict:
   # (corpus, weight) pairs
   config.data.corpora = (('idioms', 0.8), ('stdlib', 0.2))
   config.data.max_bytes = 8_000_000  # per corpus; None for all there is
-  config.data.vocab_size = 1024  # of the tokenizer
+  config.data.vocab_size = 2048  # of the tokenizer
   config.data.validation_fraction = 0.02  # of the documents
   config.data.batch_size = 32  # windows per step
   config.data.length = 128  # tokens per window, the model's context
 
   config.model = config_dict.ConfigDict()  # fields of models.GPTConfig
-  config.model.n_layer = 2
+  config.model.n_layer = 3
   config.model.d_model = 128
-  config.model.d_head = 16
+  config.model.d_head = 32
   config.model.activation_density = 0.25  # AbsTopK; None for dense ones
   config.model.sink = True
   config.model.bigram_table = True
@@ -43,8 +43,8 @@ def get_config() -> config_dict.ConfigDict:
   config.sparsity.biases = 'sparse'  # or 'dense'
 
   config.optimizer = config_dict.ConfigDict()
-  config.optimizer.learning_rate = 1.28e-2  # at its peak and final density
-  config.optimizer.warmup_fraction = 0.01  # of the steps
+  config.optimizer.learning_rate = 2e-2  # at its peak and final density
+  config.optimizer.warmup_fraction = 0.02  # of the steps
   config.optimizer.beta1 = 0.9
   config.optimizer.beta2 = 0.95
   config.optimizer.eps = 0.1
@@ -52,8 +52,8 @@ def get_config() -> config_dict.ConfigDict:
   config.optimizer.gradient_rms = 'normalise'  # or 'clip', 'none'
 
   config.train = config_dict.ConfigDict()
-  config.train.tokens = 2000 * 32 * 128  # in all
-  config.train.log_every = 50  # steps
+  config.train.tokens = 1250 * 32 * 128  # in all
+  config.train.log_every = 25  # steps
   config.train.eval_every = 250  # steps
   config.train.eval_batches = 8
   config.train.checkpoint_every = 250  # steps

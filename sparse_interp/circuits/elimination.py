@@ -6,7 +6,6 @@ so they are computed by the circuit's small model, not by the full one. What has
 no way to the output, or no effect, goes first, and in one step.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -16,9 +15,10 @@ from jaxtyping import Array, Float, Int
 
 from sparse_interp.circuits import calibration, small_model
 from sparse_interp.circuits.extract import shrink
-from sparse_interp.circuits.selection import flatten, split
+from sparse_interp.circuits.selection import flatten, gates_of, split
 from sparse_interp.circuits.task_loss import (
   Pairs,
+  gate_slopes,
   pair_losses,
   subtract_answers,
 )
@@ -37,7 +37,7 @@ _PASSES = 3
 # The cost of single nodes is first estimated on so many pairs; where that
 # estimate is beyond so many times the target, the node stays without a trial.
 _ESTIMATE_PAIRS = 16
-_HOPELESS = 3
+_HOPELESS = 2
 
 
 def selection_loss(
@@ -49,21 +49,12 @@ def selection_loss(
   return jnp.mean(pair_losses(differences))
 
 
-def _loss(small, pairs, gates, calibrate):
+@jax.jit
+def _differences(small, pairs, gates):
+  """Answer logit differences of a small model under further gates."""
   tokens = pairs.tokens.reshape(-1, pairs.tokens.shape[2])
   logits = small_model.apply(small, tokens, pairs.last.reshape(-1), gates)
-  differences = subtract_answers(logits, pairs.answers)
-  return selection_loss(differences, calibrate)
-
-
-_loss_of_gates = functools.partial(jax.jit, static_argnames='calibrate')(_loss)
-
-
-@jax.jit
-def _slopes(small, pairs, gates):
-  """Gradient of the raw loss in the gates: what removal costs, to first order
-  and with the sign turned."""
-  return jax.grad(lambda gates: _loss(small, pairs, gates, 'after'))(gates)
+  return subtract_answers(logits, pairs.answers)
 
 
 def unconnected(
@@ -166,6 +157,8 @@ def eliminate(
     {site: kept channels}.
   """
   small = shrink(config, params, nodes, means)
+  full = {site: len(means[site]) for site in nodes}
+  means = {site: means[site] for site in nodes}
   widths = {site: len(kept) for site, kept in nodes.items()}
   kept = np.ones(sum(widths.values()), bool)
 
@@ -177,13 +170,38 @@ def eliminate(
     by_site = split(mask.astype(np.float32), widths)
     return {site: jnp.asarray(gate) for site, gate in by_site.items()}
 
-  few = pairs.take(np.arange(min(_ESTIMATE_PAIRS, pairs.last.shape[0])))
+  # One compiled shape: the estimate runs on the first of the batches.
+  count = pairs.last.shape[0]
+  size = min(_ESTIMATE_PAIRS, count)
+  starts = range(0, count, size)
+  batches = [pairs.take((start + np.arange(size)) % count) for start in starts]
+
+  def differences(mask, batches):
+    parts = [_differences(small, batch, gates(mask)) for batch in batches]
+    return np.concatenate(parts)[:count]
 
   def loss(mask):
-    return float(_loss_of_gates(small, pairs, gates(mask), calibrate))
+    return float(selection_loss(differences(mask, batches), calibrate))
 
   def estimate(mask):
-    return float(_loss_of_gates(small, few, gates(mask), calibrate))
+    some = np.tile(differences(mask, batches[:1]), (len(batches), 1))
+    return float(selection_loss(some[:count], calibrate))
+
+  def slopes(mask):
+    scale, shift = 1.0, 0.0
+    if calibrate == 'during':
+      scale, shift = calibration.fit(differences(mask, batches))
+    every = gate_slopes(
+      config,
+      params,
+      means,
+      gates_of(left(mask), full),
+      batches[0],
+      scale,
+      shift,
+    )
+    chosen = {site: np.asarray(every[site])[nodes[site]] for site in nodes}
+    return flatten(chosen, widths)
 
   def show(mask):
     if progress is not None:
@@ -196,7 +214,6 @@ def eliminate(
   trial = np.concatenate([~np.isin(nodes[s], loose[s]) for s in nodes])
   if loss(trial) <= target:
     kept = show(trial)
-  slopes = lambda mask: flatten(_slopes(small, few, gates(mask)), widths)  # noqa: E731
   kept = show(_drop_chunks(kept, loss, slopes, target))
   for _ in range(_PASSES):
     counts = edges_per_node(config, params, left(kept))

@@ -30,6 +30,10 @@ Means = Mapping[str, Float[np.ndarray | Array, '_']]
 Pieces = Callable[[Sequence[int]], list[str]]
 
 
+# Pairs that scale and shift are fitted on, besides the selection pairs.
+_CALIBRATION_PAIRS = 128
+
+
 class PruneResult(NamedTuple):
   """What the search on training pairs came to.
 
@@ -84,6 +88,8 @@ def prune(
   sites = node_sites(config, prune_config.final_resid)
   means = {site: jnp.asarray(means[site]) for site in sites}
   fitting, chosen, holdout = _part(train, prune_config)
+  count = min(_CALIBRATION_PAIRS, int(fitting.last.shape[0]))
+  calibrating = fitting.take(np.arange(count))
 
   def differences(nodes_or_gates, pairs):
     return differences_in_batches(config, params, means, nodes_or_gates, pairs)
@@ -118,9 +124,11 @@ def prune(
       config, params, means, nodes, chosen, goal, prune_config, progress
     )
     gates = selection.gates_of(nodes, sites)
-    scale, shift = (
-      float(x) for x in calibration.fit(differences(gates, chosen))
+    # Two numbers, but with a large scale a few rare pairs decide them.
+    shown = np.concatenate(
+      [differences(gates, chosen), differences(gates, calibrating)]
     )
+    scale, shift = (float(x) for x in calibration.fit(shown))
     losses = pair_losses(differences(gates, holdout), scale, shift)
     attempt = {
       'goal': goal,

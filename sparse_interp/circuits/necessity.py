@@ -5,15 +5,12 @@ of the model. Nodes of that second way are added, the ones whose removal is
 estimated to hurt the rest most first, until the rest no longer knows.
 """
 
-import functools
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sparse_interp.circuits.gates import Gates
 from sparse_interp.circuits.selection import (
   flatten,
   gates_of,
@@ -21,8 +18,8 @@ from sparse_interp.circuits.selection import (
 )
 from sparse_interp.circuits.task_loss import (
   Pairs,
-  answer_differences,
   differences_in_batches,
+  gate_slopes,
   pair_losses,
 )
 from sparse_interp.models import GPTConfig
@@ -32,15 +29,6 @@ from sparse_interp.models import GPTConfig
 _GRADIENT_PAIRS = 16
 _ROUNDS = 16
 _ADDED_PER_ROUND = 8
-
-
-@functools.partial(jax.jit, static_argnames='config')
-def _slopes(config: GPTConfig, params: dict, means, gates, pairs) -> Gates:
-  def loss(gates):
-    differences = answer_differences(config, params, means, gates, pairs)
-    return jnp.mean(pair_losses(differences))
-
-  return jax.grad(loss)(gates)
 
 
 def add_until_necessary(
@@ -78,7 +66,7 @@ def add_until_necessary(
     if rest_loss(keep) >= floor:
       break
     rest = gates_of(nodes_of(~keep, sites), sites)
-    slopes = flatten(_slopes(config, params, means, rest, few), sites)
+    slopes = flatten(gate_slopes(config, params, means, rest, few), sites)
     gain = np.where(keep, -np.inf, -slopes)
     best = np.argsort(-gain, kind='stable')
     added = 1

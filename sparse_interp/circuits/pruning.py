@@ -65,23 +65,24 @@ class PruneConfig:
       search: where they miss the target, the search starts over with a wider
       margin.
     attempts: how often it may do so.
-    calibrate: 'after': the search measures the loss of the raw logits and
-      scale and shift are fitted at the end (published); 'during': the search
-      measures the loss under the best scale and shift.
+    calibrate: 'after': gates are learned and the search measures its loss on
+      the raw logits, scale and shift are fitted at the end (published);
+      'during': gates are learned together with a scale and a shift, and the
+      search measures its loss under the best ones.
     eliminate: after the bisection, also try every kept node alone.
     min_necessity: task loss that the full model must rise to on the selection
       pairs when the circuit is ablated from it; nodes are added until it
       does. None asks for nothing.
   """
 
-  steps: int = 200
+  steps: int = 160
   batch_pairs: int = 16
-  k_coef: float = 1e-4
+  k_coef: float = 5e-3
   k_warmup_fraction: float = 0.5
   init_noise_scale: float = 1e-2
   init_noise_bias: float = 1e-1
   weight_decay: float = 1e-3
-  learning_rate: float = 1e-2
+  learning_rate: float = 3e-2
   warmup_fraction: float = 5e-2
   beta1: float = 0.9
   inv_beta2: float = 5e-2
@@ -91,7 +92,7 @@ class PruneConfig:
   target_loss: float = 0.15
   margin: float = 0.03
   selection_pairs: int = 64
-  holdout_pairs: int = 64
+  holdout_pairs: int = 128
   attempts: int = 3
   calibrate: str = 'during'
   eliminate: bool = True
@@ -127,12 +128,14 @@ class GateState(NamedTuple):
 
   Attributes:
     tau: {site: gate parameters in [-1, 1]}.
+    calibration: log of the scale, and the shift, of answer logit differences.
     tau_sum: {site: sum of tau over the steps done}.
     optimizer: state of the optax chain.
     step: steps done.
   """
 
   tau: Gates
+  calibration: Float[Array, '2']
   tau_sum: Gates
   optimizer: Any
   step: Int[Array, '']
@@ -159,9 +162,9 @@ def hyperparameters(config: PruneConfig) -> dict[str, Float[Array, '']]:
     'steps k_coef k_warmup_fraction weight_decay learning_rate '
     'warmup_fraction beta1 inv_beta2 temperature clip'
   ).split()
-  return {
-    name: jnp.asarray(getattr(config, name), jnp.float32) for name in names
-  }
+  hyper = {name: getattr(config, name) for name in names}
+  hyper['calibrate'] = config.calibrate == 'during'
+  return {k: jnp.asarray(v, jnp.float32) for k, v in hyper.items()}
 
 
 def _learning_rate(hyper: Mapping, step: Int[Array, '']) -> Float[Array, '']:
@@ -201,24 +204,28 @@ def _run_chunk(
   """Scans over steps; returns state, task losses and active nodes by step."""
   optimizer = _optimizer(hyper)
 
-  def objective(tau, price, indices):
+  def objective(learned, price, indices):
+    tau, calibration = learned
+    log_scale, shift = hyper['calibrate'] * calibration
     gates = jax.tree.map(lambda t: heaviside(t, hyper['temperature']), tau)
     differences = answer_differences(
       config, params, means, gates, pairs.take(indices)
     )
-    task_loss = jnp.mean(pair_losses(differences))
+    losses = pair_losses(differences, jnp.exp(log_scale), shift)
     nodes = sum(jnp.sum(gate) for gate in gates.values())
+    task_loss = jnp.mean(losses)
     return task_loss + price * nodes, (task_loss, nodes)
 
   def update(state, indices):
+    learned = (state.tau, state.calibration)
     gradient, shown = jax.grad(objective, has_aux=True)(
-      state.tau, _price(hyper, state.step), indices
+      learned, _price(hyper, state.step), indices
     )
-    updates, inner = optimizer.update(gradient, state.optimizer, state.tau)
-    tau = optax.apply_updates(state.tau, updates)
+    updates, inner = optimizer.update(gradient, state.optimizer, learned)
+    tau, calibration = optax.apply_updates(learned, updates)
     tau = jax.tree.map(lambda t: jnp.clip(t, -1, 1), tau)
     total = jax.tree.map(jnp.add, state.tau_sum, tau)
-    return GateState(tau, total, inner, state.step + 1), shown
+    return GateState(tau, calibration, total, inner, state.step + 1), shown
 
   def step(state, indices):
     return jax.lax.cond(
@@ -238,10 +245,12 @@ def _start(
   for key, (site, width) in zip(keys, sites.items(), strict=True):
     noise = prune_config.init_noise_scale * jax.random.normal(key, (width,))
     tau[site] = jnp.clip(prune_config.init_noise_bias + noise, -1, 1)
+  calibration = jnp.zeros(2)
   return GateState(
     tau,
+    calibration,
     jax.tree.map(jnp.zeros_like, tau),
-    _optimizer(hyper).init(tau),
+    _optimizer(hyper).init((tau, calibration)),
     jnp.zeros((), jnp.int32),
   )
 

@@ -5,7 +5,7 @@ ties there, and a threshold between two ties takes all of them or none: the
 bisection jumps over every size in between. Ranks here are a strict order.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 Loss = Callable[[Bool[np.ndarray, 'nodes']], float]
 
 
-def flatten(by_site: Mapping, sites: Mapping[str, int]) -> np.ndarray:
+def flatten(by_site: Mapping, sites: Iterable[str]) -> np.ndarray:
   """Joins {site: (width,)} to one vector over all nodes."""
   return np.concatenate([np.asarray(by_site[site]) for site in sites])
 

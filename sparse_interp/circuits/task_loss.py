@@ -40,7 +40,7 @@ class Pairs(NamedTuple):
     return Pairs(*(array[indices] for array in self))
 
 
-def make_pairs(task: EncodedTask, multiple: int = 16) -> Pairs:
+def make_pairs(task: EncodedTask, multiple: int = 64) -> Pairs:
   """Device arrays of a task, without columns that are padding everywhere.
 
   Args:
@@ -114,6 +114,28 @@ def answer_differences(
     positions=pairs.last.reshape(-1),
   )
   return subtract_answers(logits, pairs.answers)
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def gate_slopes(
+  config: GPTConfig,
+  params: dict,
+  means: Gates,
+  gates: Gates,
+  pairs: Pairs,
+  scale: Float[Array, ''] | float = 1.0,
+  shift: Float[Array, ''] | float = 0.0,
+) -> dict[str, Float[Array, '_']]:
+  """Gradient of the task loss in the gates, by site.
+
+  To first order, removing a node costs minus its slope.
+  """
+
+  def loss(gates):
+    differences = answer_differences(config, params, means, gates, pairs)
+    return jnp.mean(pair_losses(differences, scale, shift))
+
+  return jax.grad(loss)(dict(gates))
 
 
 _jitted_differences = functools.partial(jax.jit, static_argnames='config')(

@@ -15,6 +15,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
@@ -144,6 +146,9 @@ def load(workdir: str | pathlib.Path) -> Model:
   """Reads a pretrained model and measures its means over pretraining text."""
   workdir = pathlib.Path(workdir)
   config, params = pretrain.load_model(workdir)
+  # Restored arrays are bound to their device. Mixed with others that are not,
+  # they would have every jitted function compiled twice.
+  params = jax.tree.map(jnp.asarray, jax.device_get(params))
   windows = np.load(workdir / pretrain.SAMPLE)
   metrics.say(_PHASE, f'means of all nodes over {windows.size} tokens')
   batches = np.array_split(windows, max(1, len(windows) // 32))
@@ -202,7 +207,7 @@ def find_circuits(
     'tasks': entries,
     'learned_tasks': learned,
     'pruned_tasks': [n for n in learned if entries[n]['circuit'] is not None],
-    'geometric_mean_edges': _geometric_mean(edges),
+    'geometric_mean_edges': geometric_mean(edges),
     'formulas': FORMULAS,
   }
 
@@ -289,22 +294,32 @@ def _report(circuit: Circuit, target: float) -> dict[str, Any]:
     'test_conditions': circuit.metrics['test_conditions'],
     'ablation': 'mean over pretraining',
   }
-  missed = [
-    text
-    for text, met in (
-      (f'test_loss <= {target}', found['test_loss'] <= target),
-      ('necessity_loss >= 0.5', found['necessity_loss'] >= 0.5),
-      ('random_loss >= 0.5', found['random_loss'] >= 0.5),
-    )
-    if not met
-  ]
+  missed = missed_bounds(
+    found['test_loss'], found['necessity_loss'], found['random_loss'], target
+  )
   if missed:
-    return {'circuit': None, 'failed_circuit': {**found, 'missed': missed}}
+    return {
+      'circuit': None,
+      'failed_circuit': {**found, 'missed': missed},
+      'reason': f'the circuit found missed {", ".join(missed)}',
+    }
   return {'circuit': found}
 
 
-def _geometric_mean(edges: list[int]) -> float | None:
-  # A circuit without edges (embedding to unembedding) counts as one edge.
+def missed_bounds(
+  test_loss: float, necessity_loss: float, random_loss: float, target: float
+) -> list[str]:
+  """The bounds that a circuit must meet on test pairs and does not."""
+  bounds = {
+    f'test_loss <= {target}': test_loss <= target,
+    'necessity_loss >= 0.5': necessity_loss >= 0.5,
+    'random_loss >= 0.5': random_loss >= 0.5,
+  }
+  return [bound for bound, met in bounds.items() if not met]
+
+
+def geometric_mean(edges: list[int]) -> float | None:
+  """Of edge counts; a circuit without edges counts as one edge."""
   if not edges:
     return None
   return math.exp(sum(math.log(max(n, 1)) for n in edges) / len(edges))

@@ -2,7 +2,12 @@
 
 import numpy as np
 
-from sparse_interp.circuits import faithfulness, necessity, task_loss
+from sparse_interp.circuits import (
+  elimination,
+  faithfulness,
+  necessity,
+  task_loss,
+)
 
 
 def test_bootstrap_depends_on_its_seed_only_and_covers_the_mean():
@@ -60,3 +65,32 @@ def test_nodes_are_added_until_the_rest_knows_nothing(known):
   # Any one node of the only path will do.
   assert len(added) == 1
   assert all(known.nodes[site] == kept for site, kept in added.items())
+
+
+def test_nodes_without_a_way_to_the_output_are_found(known):
+  # 4.. reads noise; its value 1 has a kept writer, but channel 6 no reader.
+  dangling = {
+    '0.attn.act_in': [0, 5],
+    '0.attn.q': [0, 4],
+    '0.attn.v': [1, 5],
+    '0.attn.resid_delta': [3, 6],
+    '0.mlp.post_act': [2],
+    'final_resid': [1, 3],
+  }
+  nodes = {s: np.array(dangling.get(s, []), int) for s in known.sites}
+  loose = elimination.unconnected(known.config, known.params, nodes, True)
+  assert {s: k.tolist() for s, k in loose.items() if k.size} == {
+    '0.attn.act_in': [5],
+    '0.attn.q': [0],
+    '0.attn.v': [1],
+    '0.attn.resid_delta': [6],
+    '0.mlp.post_act': [2],
+  }
+
+
+def test_a_quiet_circuit_passes_only_under_its_calibration():
+  quiet = np.tile(np.array([[0.1, -0.1]], np.float32), (8, 1))
+  raw = elimination.selection_loss(quiet, 'after')
+  calibrated = elimination.selection_loss(quiet, 'during')
+  np.testing.assert_allclose(raw, np.log1p(np.exp(-0.1)), rtol=1e-5)
+  assert calibrated < 0.2

@@ -33,46 +33,52 @@ def test_meshes_and_batches_that_do_not_divide_are_errors():
     sharding.check_batch_size(sharding.make_mesh(2), 12)
 
 
-def run(plan, mesh, batches):
-  """Losses, final state and its shardings after some updates."""
+def machinery(plan, mesh):
+  """(jitted init, jitted step, shardings) with every tensor split."""
   model = GPT(plan.model)
   optimizer = optimizer_lib.make_optimizer(
     plan.optimizer, plan.learning_rate, plan.targets
   )
-  init, key = state_lib.make_init(model, optimizer), jax.random.key(0)
+  init = state_lib.make_init(model, optimizer)
   shardings = sharding.state_shardings(
-    mesh, jax.eval_shape(init, key), smallest=1
+    mesh, jax.eval_shape(init, jax.random.key(0)), smallest=1
   )
-  state = jax.jit(init, out_shardings=shardings)(key)
   step = jax.jit(
     state_lib.make_train_step(model, optimizer, tuple(plan.targets)),
     donate_argnums=0,
     out_shardings=(shardings, None),
   )
-  losses = []
-  for batch in batches:
-    state, numbers = step(state, sharding.put_batch(mesh, batch))
-    losses.append(float(numbers['train_loss']))
-  return losses, state
+  return jax.jit(init, out_shardings=shardings), step, shardings
 
 
 def test_one_and_eight_devices_agree_to_rounding(config):
   config.model.activation_density = None  # halves the time of compilation
   config.train.tokens = 12 * 8 * 32
   plan = plan_lib.make_plan(config)
-  batches = np.random.default_rng(0).integers(
-    0, config.data.vocab_size, (8, 8, 32), dtype=np.int32
-  )
   alone = sharding.make_mesh(1, jax.devices()[:1])
-  losses, state = run(plan, alone, batches)
-  shared_losses, shared_state = run(plan, sharding.make_mesh(4), batches)
-  kernel = shared_state.params['h_0']['mlp']['c_fc']['kernel']
-  assert len(kernel.addressable_shards) == 8
-  assert kernel.addressable_shards[0].data.size == kernel.size // 4
-  np.testing.assert_allclose(losses, shared_losses, rtol=1e-5)
-  ours = statistics.named_tensors(jax.device_get(state.params))
-  theirs = statistics.named_tensors(jax.device_get(shared_state.params))
-  for name, tensor in ours.items():
-    np.testing.assert_allclose(tensor, theirs[name], atol=1e-5, err_msg=name)
-    if name in plan.targets:
-      assert np.count_nonzero(theirs[name]) == np.count_nonzero(tensor), name
+  shared = sharding.make_mesh(4)
+  init, step, _ = machinery(plan, alone)
+  _, shared_step, shardings = machinery(plan, shared)
+  state = init(jax.random.key(0))
+  rng = np.random.default_rng(0)
+  for _ in range(8):
+    batch = rng.integers(0, config.data.vocab_size, (8, 32), np.int32)
+    # Each update starts from the same state: two weights that differ by a
+    # rounding may change places in a mask, and what follows is another run.
+    shared_state = jax.device_put(jax.device_get(state), shardings)
+    kernel = shared_state.params['h_0']['mlp']['c_fc']['kernel']
+    assert len(kernel.addressable_shards) == 8
+    assert kernel.addressable_shards[0].data.size == kernel.size // 4
+    state, numbers = step(state, sharding.put_batch(alone, batch))
+    shared_state, shared_numbers = shared_step(
+      shared_state, sharding.put_batch(shared, batch)
+    )
+    for name in ('train_loss', 'gradient_rms'):
+      np.testing.assert_allclose(numbers[name], shared_numbers[name], rtol=1e-5)
+    ours = statistics.named_tensors(jax.device_get(state.params))
+    theirs = statistics.named_tensors(jax.device_get(shared_state.params))
+    for name, tensor in ours.items():
+      moved = np.abs(tensor - theirs[name]) > 1e-6
+      assert moved.sum() <= 2, name  # one pair in a mask may change places
+      if name in plan.targets:
+        assert np.count_nonzero(theirs[name]) == np.count_nonzero(tensor), name

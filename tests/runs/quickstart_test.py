@@ -1,0 +1,98 @@
+"""The golden path from end to end, on a model that learns next to nothing."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import prune as prune_experiment
+from experiments import quickstart as experiment
+from sparse_interp import main
+from sparse_interp.circuits import circuit as circuit_lib
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('quickstart') / 'w'
+  main.run(experiment.get_config('tiny'), str(workdir))
+  return workdir
+
+
+def _summary(workdir):
+  return json.loads((workdir / 'summary.json').read_text())
+
+
+def test_summary_says_what_was_asked_and_what_came_out(workdir):
+  summary = _summary(workdir)
+  assert summary['asked']['config']['run'] == 'quickstart'
+  for field in ('corpus_hash', 'tokenizer_hash', 'code_version', 'device'):
+    assert summary[field]
+  assert summary['wall_seconds'] > 0
+  assert set(summary['tasks']) == {'else_elif', 'bracket_brace'}
+  for entry in summary['tasks'].values():
+    low, high = entry['full_loss_interval']
+    assert low <= entry['full_loss'] <= high
+    assert entry['learned'] == (entry['full_loss'] <= 0.8)
+  for tensor in summary['nonzeros'].values():
+    assert tensor['found'] == tensor['asked']
+
+
+def test_circuits_of_the_summary_are_those_on_disk(workdir):
+  summary = _summary(workdir)
+  assert summary['learned_tasks']
+  for name in summary['learned_tasks']:
+    circuit = circuit_lib.load(workdir / 'circuits' / name)
+    entry = summary['tasks'][name]
+    found = entry['circuit'] or entry['failed_circuit']
+    assert found['edges'] == len(circuit.edges.weight)
+    assert found['nodes'] == sum(map(len, circuit.nodes.values()))
+    assert found['test_loss'] == circuit.metrics['test_loss']
+
+
+def test_report_shows_every_task_and_circuit(workdir):
+  page = (workdir / 'report.html').read_text()
+  for name in _summary(workdir)['tasks']:
+    assert name in page
+
+
+def test_a_second_run_says_that_all_is_done_and_changes_nothing(
+  workdir, capsys
+):
+  before = {
+    path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()
+  }
+  main.run(experiment.get_config('tiny'), str(workdir))
+  assert 'everything is done already' in capsys.readouterr().out
+  for path, content in before.items():
+    assert path.read_bytes() == content, path
+
+
+def test_circuits_lost_in_the_middle_are_found_again_alike(workdir, capsys):
+  name = _summary(workdir)['learned_tasks'][-1]
+  directory = workdir / 'circuits' / name
+  before = circuit_lib.load(directory)
+  for path in directory.iterdir():
+    path.unlink()
+  summary = _summary(workdir)
+  del summary['learned_tasks']
+  (workdir / 'summary.json').write_text(json.dumps(summary))
+  main.run(experiment.get_config('tiny'), str(workdir))
+  after = circuit_lib.load(directory)
+  for site, kept in before.nodes.items():
+    np.testing.assert_array_equal(kept, after.nodes[site])
+  assert before.metrics == after.metrics
+
+
+def test_the_prune_run_finds_the_same_circuits_in_a_workdir_of_its_own(
+  workdir, tmp_path
+):
+  tiny = experiment.get_config('tiny')
+  config = prune_experiment.get_config()
+  config.model_workdir = str(workdir)
+  config.tasks = _summary(workdir)['learned_tasks'][0]
+  config.pairs, config.prune = tiny.pairs, tiny.prune
+  main.run(config, str(tmp_path / 'w'))
+  entry = _summary(tmp_path / 'w')['tasks'][config.tasks]
+  assert entry == _summary(workdir)['tasks'][config.tasks]
