@@ -27,6 +27,7 @@ def get_config() -> config_dict.ConfigDict:
   config.seed = whole.seed
   config.model_workdir = config_dict.placeholder(str)
   config.tasks = whole.tasks
+  config.circuits_at_most = config_dict.placeholder(int)
   config.pairs = whole.pairs
   config.prune = whole.prune
   return config

@@ -21,6 +21,10 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
   config.run = 'quickstart'
 
   config.tasks = 'all'  # or names with commas between
+  # Circuits are found for so many learned tasks, in the published order; None
+  # for all, as in experiments/prune.py.
+  config.circuits_at_most = config_dict.placeholder(int)
+  config.circuits_at_most = 8
 
   config.pairs = config_dict.ConfigDict()
   config.pairs.train = 512  # pairs of prompts to prune on

@@ -25,7 +25,10 @@ CALIBRATION_STEPS = 16
 _PULL = 1e-3
 
 
-@functools.partial(jax.jit, static_argnames='steps')
+# Pairs are padded to a multiple of this, so that every call runs one program.
+_ROWS = 256
+
+
 def fit(
   differences: Float[Array | np.ndarray, 'pairs 2'],
   steps: int = CALIBRATION_STEPS,
@@ -42,11 +45,22 @@ def fit(
   Returns:
     Scale and shift.
   """
+  count = differences.shape[0]
+  padding = -count % _ROWS
+  padded = np.pad(np.asarray(differences), ((0, padding), (0, 0)))
+  weights = np.pad(np.full(count, 1 / count, np.float32), (0, padding))
+  return _fit(padded, weights, steps)
 
+
+@functools.partial(jax.jit, static_argnames='steps')
+def _fit(
+  differences: Float[Array, 'rows 2'], weights: Float[Array, 'rows'], steps: int
+) -> tuple[Float[Array, ''], Float[Array, '']]:
   def loss(calibration):
     log_scale, shift = calibration
     pull = _PULL * (log_scale**2 + shift**2)
-    return jnp.mean(pair_losses(differences, jnp.exp(log_scale), shift)) + pull
+    losses = pair_losses(differences, jnp.exp(log_scale), shift)
+    return jnp.sum(weights * losses) + pull
 
   optimizer = optax.lbfgs()
   value_and_grad = optax.value_and_grad_from_state(loss)

@@ -6,6 +6,7 @@ step is replaced by the derivative of a sigmoid (arXiv 2511.13653, section A.5;
 the exact surrogate is not published, s(x/T) (1 - s(x/T)) / T is the usual one).
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -67,9 +68,11 @@ def _blend_forward(gate, x, mean):
 
 def _blend_backward(residuals, gradient):
   gate, x, mean = residuals
-  width = x.shape[-1]
-  by_position = (gradient * (x - mean)).astype(gate.dtype).reshape(-1, width)
-  ones = jnp.ones(by_position.shape[0], gate.dtype)
+  # Not reshape(-1, width): a site of a small model may have no node at all.
+  positions = math.prod(x.shape[:-1])
+  by_position = (gradient * (x - mean)).astype(gate.dtype)
+  by_position = by_position.reshape(positions, x.shape[-1])
+  ones = jnp.ones(positions, gate.dtype)
   to_x = (gate * gradient).astype(x.dtype)
   return ones @ by_position, to_x, jnp.zeros_like(mean)
 

@@ -99,9 +99,11 @@ class GPT(nn.Module):
     if config.bigram_table:
       logits = logits + self._bigrams(tokens)
     if config.final_logits_bias:
-      logits = logits + self.param(
+      # A constant of released models, never trained.
+      bias = self.param(
         'final_logits_bias', nn.initializers.zeros, (config.vocab_size,)
       )
+      logits = logits + jax.lax.stop_gradient(bias)
     return (logits if positions is None else logits[:, 0]), activations
 
   def _check(self, edits, time):

@@ -77,7 +77,8 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
 
   Args:
     config: `model_workdir` names the run that trained the model; `tasks`,
-      `pairs` and `prune` are described in experiments/quickstart.py.
+      `pairs`, `prune` and `circuits_at_most` are described in
+      experiments/quickstart.py.
     workdir: receives circuits/, summary.json and config.json.
 
   Returns:
@@ -112,6 +113,11 @@ def check(config: config_dict.ConfigDict) -> None:
   """Raises ValueError if a field for pruning is wrong; does no work."""
   task_names(config)
   prune_config(config)
+  if config.circuits_at_most is not None and config.circuits_at_most < 1:
+    raise ValueError(
+      'circuits_at_most must be at least 1, or None for all, got '
+      f'{config.circuits_at_most}; choose e.g. 8.'
+    )
   for field in ('train', 'test', 'length'):
     if config.pairs[field] < 1:
       raise ValueError(
@@ -173,7 +179,7 @@ def find_circuits(
   """Measures every task, prunes those that the model learned.
 
   Args:
-    config: with `tasks`, `pairs`, `prune` and `seed`.
+    config: with `tasks`, `pairs`, `prune`, `circuits_at_most` and `seed`.
     model: from `load`.
     workdir: receives circuits/<task>/.
 
@@ -186,8 +192,15 @@ def find_circuits(
     entries[name], posed[name] = _measure_task(config, model, name)
     metrics.say(_PHASE, _task_line(name, entries[name]))
   learned = [name for name in entries if entries[name]['learned']]
+  # In the published order of the tasks: nothing measured decides who is left.
+  chosen = learned[: config.circuits_at_most]
+  for name in learned[len(chosen) :]:
+    entries[name]['not_pruned'] = (
+      f'left out, since circuits_at_most is {config.circuits_at_most}; '
+      'experiments/prune.py can prune it'
+    )
   begun = time.monotonic()
-  for i, name in enumerate(learned):
+  for i, name in enumerate(chosen):
     directory = pathlib.Path(workdir) / 'circuits' / name
     if (directory / 'circuit.json').exists():
       circuit = circuit_lib.load(directory)
@@ -196,7 +209,7 @@ def find_circuits(
       circuit_lib.save(circuit, directory)
     entries[name] |= _report(circuit, hyperparameters.target_loss)
     per_task = (time.monotonic() - begun) / (i + 1)
-    left = metrics.duration(per_task * (len(learned) - i - 1))
+    left = metrics.duration(per_task * (len(chosen) - i - 1))
     metrics.say(_PHASE, f'{_circuit_line(name, entries[name])}, {left} left')
   edges = [
     entry['circuit']['edges']
@@ -206,7 +219,7 @@ def find_circuits(
   return {
     'tasks': entries,
     'learned_tasks': learned,
-    'pruned_tasks': [n for n in learned if entries[n]['circuit'] is not None],
+    'pruned_tasks': [n for n in chosen if entries[n]['circuit'] is not None],
     'geometric_mean_edges': geometric_mean(edges),
     'formulas': FORMULAS,
   }
@@ -375,6 +388,8 @@ def print_table(summary: Mapping[str, Any]) -> None:
       line += '  missed ' + ', '.join(entry['failed_circuit']['missed'])
     elif 'unposable' in entry:
       line += '  cannot be posed'
+    elif 'not_pruned' in entry:
+      line += '  learned, left out'
     else:
       line += '  not learned'
     lines.append(line)

@@ -51,8 +51,11 @@ class MetricsWriter:
     path = pathlib.Path(workdir) / 'metrics.jsonl'
     rows = [row for row in read_rows(path) if row['step'] <= step]
     part = path.with_suffix('.part')
-    part.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-    os.replace(part, path)
+    try:
+      part.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+      os.replace(part, path)
+    finally:
+      part.unlink(missing_ok=True)
     self._file = path.open('a')
     if tensorboard is not None:
       self._board = tensorboard.SummaryWriter(

@@ -273,9 +273,12 @@ def _save_sample(
   taken = [next(batches) for _ in range(-(-count // data.batch_size))]
   rows = np.concatenate(taken)[:count]
   part = path.with_suffix('.part')
-  with part.open('wb') as file:
-    np.save(file, rows)
-  part.replace(path)
+  try:
+    with part.open('wb') as file:
+      np.save(file, rows)
+    part.replace(path)
+  finally:
+    part.unlink(missing_ok=True)
 
 
 def _check_same_text(hashes: dict[str, str], before: dict[str, str]) -> None:

@@ -39,19 +39,19 @@ def test_padding_shared_by_all_prompts_is_cut(known):
   assert task_loss.make_pairs(known.test, multiple=64).tokens.shape[2] == 8
 
 
-def test_calibration_finds_scale_and_shift_of_a_quiet_biased_circuit():
+def test_calibration_ends_at_the_minimum_of_the_task_loss():
   rng = np.random.default_rng(0)
-  # Answers that are right with probability sigmoid(2 d + 1): the best
-  # calibration of d is known.
-  d = rng.normal(0, 1, 20000)
-  is_a = rng.random(20000) < 1 / (1 + np.exp(-(2 * d + 1)))
-  count = min(is_a.sum(), (~is_a).sum())
-  # Equal numbers of both sides move the shift by their log odds.
-  odds = np.log(is_a.sum() / (~is_a).sum())
-  differences = np.stack([d[is_a][:count], d[~is_a][:count]], axis=1)
-  scale, shift = calibration.fit(differences.astype(np.float32))
-  np.testing.assert_allclose(scale, 2, rtol=0.05)
-  np.testing.assert_allclose(shift, 1 - odds, atol=0.06)
+  # A quiet and biased circuit that is sometimes wrong.
+  signs = np.array([1, -1])
+  differences = 0.3 * (signs + rng.normal(0.8, 0.9, (100, 2)))
+  scale, shift = (float(x) for x in calibration.fit(np.float32(differences)))
+  # At the minimum, errors are uncorrelated with what is fitted.
+  probability = 1 / (1 + np.exp(-(scale * differences + shift)))
+  error = probability - (signs > 0)
+  assert abs(error.mean()) < 2e-3
+  assert abs((error * differences).mean()) < 2e-3
+  assert scale > 1.5
+  assert shift < -0.3
 
 
 def test_calibration_never_turns_a_preference_around():
