@@ -33,9 +33,11 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
 
   config.prune = config_dict.ConfigDict()  # fields of circuits PruneConfig
   config.prune.target_loss = 0.15  # nats; published
-  config.prune.steps = 150
+  config.prune.steps = 160
   config.prune.learning_rate = 3e-2
-  config.prune.k_coef = 3e-3  # price of a node, in nats
+  config.prune.k_coef = 5e-3  # price of a node, in nats
+  config.prune.k_warmup_fraction = 0.5  # of the steps, until it is reached
+  config.prune.batch_pairs = 16
   config.prune.min_necessity = 0.6  # on train pairs
   if size == 'tiny':
     config.data.length = 80  # prompts have to fit

@@ -1,5 +1,7 @@
 """The small model equals the gated model, whatever the switches."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,13 +74,14 @@ def _model(switches, seed=0):
   return config, params, means, tokens, rng
 
 
-def _gated(config, params, means, kept, tokens):
-  run = jax.jit(
-    lambda gate: GPT(config).apply(
-      {'params': params}, tokens, edits=gates.gate_edits(gate, means)
-    )
-  )
-  return np.asarray(run(kept)[0])
+@functools.partial(jax.jit, static_argnames='config')
+def _run_gated(config, params, means, kept, tokens):
+  edits = gates.gate_edits(kept, means)
+  return GPT(config).apply({'params': params}, tokens, edits=edits)[0]
+
+
+def _gated(*args):
+  return np.asarray(_run_gated(*args))
 
 
 @pytest.mark.parametrize('name', _CASES)
