@@ -30,6 +30,7 @@ from sparse_interp.circuits.pruning import PruneConfig
 from sparse_interp.circuits.task_loss import make_pairs
 from sparse_interp.data.tokenizer import Tokenizer
 from sparse_interp.models import GPTConfig
+from sparse_interp.runs import table
 from sparse_interp.tasks.encoding import EncodedTask, encode_task
 from sparse_interp.training import metrics, pretrain
 from sparse_interp.training import workdir as workdir_lib
@@ -190,7 +191,7 @@ def find_circuits(
   entries, posed = {}, {}
   for name in task_names(config):
     entries[name], posed[name] = _measure_task(config, model, name)
-    metrics.say(_PHASE, _task_line(name, entries[name]))
+    metrics.say(_PHASE, table.task_line(name, entries[name]))
   learned = [name for name in entries if entries[name]['learned']]
   # In the published order of the tasks: nothing measured decides who is left.
   chosen = learned[: config.circuits_at_most]
@@ -210,7 +211,9 @@ def find_circuits(
     entries[name] |= _report(circuit, hyperparameters.target_loss)
     per_task = (time.monotonic() - begun) / (i + 1)
     left = metrics.duration(per_task * (len(chosen) - i - 1))
-    metrics.say(_PHASE, f'{_circuit_line(name, entries[name])}, {left} left')
+    metrics.say(
+      _PHASE, f'{table.circuit_line(name, entries[name])}, {left} left'
+    )
   edges = [
     entry['circuit']['edges']
     for entry in entries.values()
@@ -273,7 +276,7 @@ def _prune_task(
     if time.monotonic() - last[0] < 5:
       return
     last[0] = time.monotonic()
-    metrics.say(_PHASE, _progress_line(name, numbers))
+    metrics.say(_PHASE, table.progress_line(name, numbers))
 
   circuit = find_circuit(
     model.config,
@@ -336,70 +339,6 @@ def geometric_mean(edges: list[int]) -> float | None:
   if not edges:
     return None
   return math.exp(sum(math.log(max(n, 1)) for n in edges) / len(edges))
-
-
-def _task_line(name: str, entry: Mapping[str, Any]) -> str:
-  if 'unposable' in entry:
-    return f'{name:<28} cannot be posed: {entry["unposable"]}'
-  verdict = 'learned' if entry['learned'] else 'not learned'
-  return f'{name:<28} full model {entry["full_loss"]:.3f}  {verdict}'
-
-
-def _circuit_line(name: str, entry: Mapping[str, Any]) -> str:
-  found = entry['circuit'] or entry['failed_circuit']
-  line = (
-    f'{name:<28} {found["nodes"]} nodes, {found["edges"]} edges, '
-    f'test loss {found["test_loss"]:.3f}, '
-    f'necessity {found["necessity_loss"]:.2f}, '
-    f'random {found["random_loss"]:.2f}'
-  )
-  missed = found.get('missed')
-  return f'{line}, NOT REPORTED: missed {missed}' if missed else line
-
-
-def _progress_line(name: str, numbers: Mapping[str, Any]) -> str:
-  shown = [
-    f'{key} {value:.3f}' if isinstance(value, float) else f'{key} {value}'
-    for key, value in numbers.items()
-    if key not in ('phase', 'seconds_left')
-  ]
-  if 'seconds_left' in numbers:
-    shown.append(f'{metrics.duration(numbers["seconds_left"])} left')
-  return f'{name:<28} {numbers.get("phase", "")}: {", ".join(shown)}'
-
-
-def print_table(summary: Mapping[str, Any]) -> None:
-  """Prints the circuits of a summary as a table."""
-  head = (
-    f'{"task":<28}{"full":>7}{"nodes":>7}{"edges":>7}{"circuit":>9}'
-    f'{"ablated":>9}{"random":>8}'
-  )
-  lines = [head, '-' * len(head)]
-  for name, entry in summary['tasks'].items():
-    full = entry['full_loss']
-    line = f'{name:<28}{"-" if full is None else f"{full:.3f}":>7}'
-    found = entry['circuit']
-    if found is not None:
-      line += (
-        f'{found["nodes"]:>7}{found["edges"]:>7}{found["test_loss"]:>9.3f}'
-        f'{found["necessity_loss"]:>9.2f}{found["random_loss"]:>8.2f}'
-      )
-    elif 'failed_circuit' in entry:
-      line += '  missed ' + ', '.join(entry['failed_circuit']['missed'])
-    elif 'unposable' in entry:
-      line += '  cannot be posed'
-    elif 'not_pruned' in entry:
-      line += '  learned, left out'
-    else:
-      line += '  not learned'
-    lines.append(line)
-  mean = summary['geometric_mean_edges']
-  lines.append(
-    f'{len(summary["learned_tasks"])} tasks learned, '
-    f'{len(summary["pruned_tasks"])} circuits, geometric mean of edges '
-    f'{"-" if mean is None else f"{mean:.1f}"} (test pairs, mean ablation)'
-  )
-  print('\n'.join(lines), flush=True)
 
 
 def is_complete(workdir: str | pathlib.Path) -> bool:

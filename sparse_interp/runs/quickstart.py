@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from sparse_interp.runs import prune
+from sparse_interp.runs import prune, table
 from sparse_interp.training import metrics, pretrain
 from sparse_interp.training import workdir as workdir_lib
 from sparse_interp.viewer.report import write_report
@@ -39,6 +39,6 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
       workdir, {**results, 'wall_seconds': seconds}
     )
     write_report(workdir, str(report))
-  prune.print_table(summary)
+  table.print_table(summary)
   print(f'report: {report}', flush=True)
   return summary

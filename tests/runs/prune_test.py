@@ -4,7 +4,7 @@ import pytest
 
 from experiments import quickstart as experiment
 from sparse_interp import tasks
-from sparse_interp.runs import prune
+from sparse_interp.runs import prune, table
 
 
 def test_all_means_the_twenty_published_tasks_and_commas_separate():
@@ -66,7 +66,7 @@ def test_the_table_shows_every_task_and_why_one_has_no_circuit(capsys):
     'necessity_loss': 1.5,
     'random_loss': 0.7,
   }
-  prune.print_table(
+  table.print_table(
     {
       'tasks': {
         'a': {'full_loss': 0.01, 'circuit': circuit},

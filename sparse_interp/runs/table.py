@@ -1,0 +1,73 @@
+"""What the prune run says on the console: lines as it goes, a table at last."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sparse_interp.training import metrics
+
+
+def task_line(name: str, entry: Mapping[str, Any]) -> str:
+  """What the full model does on a task."""
+  if 'unposable' in entry:
+    return f'{name:<28} cannot be posed: {entry["unposable"]}'
+  verdict = 'learned' if entry['learned'] else 'not learned'
+  return f'{name:<28} full model {entry["full_loss"]:.3f}  {verdict}'
+
+
+def circuit_line(name: str, entry: Mapping[str, Any]) -> str:
+  """What was found for a task, reported or not."""
+  found = entry['circuit'] or entry['failed_circuit']
+  line = (
+    f'{name:<28} {found["nodes"]} nodes, {found["edges"]} edges, '
+    f'test loss {found["test_loss"]:.3f}, '
+    f'necessity {found["necessity_loss"]:.2f}, '
+    f'random {found["random_loss"]:.2f}'
+  )
+  missed = found.get('missed')
+  return f'{line}, NOT REPORTED: missed {missed}' if missed else line
+
+
+def progress_line(name: str, numbers: Mapping[str, Any]) -> str:
+  """Where the search for a circuit stands."""
+  shown = [
+    f'{key} {value:.3f}' if isinstance(value, float) else f'{key} {value}'
+    for key, value in numbers.items()
+    if key not in ('phase', 'seconds_left')
+  ]
+  if 'seconds_left' in numbers:
+    shown.append(f'{metrics.duration(numbers["seconds_left"])} left')
+  return f'{name:<28} {numbers.get("phase", "")}: {", ".join(shown)}'
+
+
+def print_table(summary: Mapping[str, Any]) -> None:
+  """Prints the circuits of a summary as a table."""
+  head = (
+    f'{"task":<28}{"full":>7}{"nodes":>7}{"edges":>7}{"circuit":>9}'
+    f'{"ablated":>9}{"random":>8}'
+  )
+  lines = [head, '-' * len(head)]
+  for name, entry in summary['tasks'].items():
+    full = entry['full_loss']
+    line = f'{name:<28}{"-" if full is None else f"{full:.3f}":>7}'
+    found = entry['circuit']
+    if found is not None:
+      line += (
+        f'{found["nodes"]:>7}{found["edges"]:>7}{found["test_loss"]:>9.3f}'
+        f'{found["necessity_loss"]:>9.2f}{found["random_loss"]:>8.2f}'
+      )
+    elif 'failed_circuit' in entry:
+      line += '  missed ' + ', '.join(entry['failed_circuit']['missed'])
+    elif 'unposable' in entry:
+      line += '  cannot be posed'
+    elif 'not_pruned' in entry:
+      line += '  learned, left out'
+    else:
+      line += '  not learned'
+    lines.append(line)
+  mean = summary['geometric_mean_edges']
+  lines.append(
+    f'{len(summary["learned_tasks"])} tasks learned, '
+    f'{len(summary["pruned_tasks"])} circuits, geometric mean of edges '
+    f'{"-" if mean is None else f"{mean:.1f}"} (test pairs, mean ablation)'
+  )
+  print('\n'.join(lines), flush=True)
