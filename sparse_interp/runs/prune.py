@@ -317,7 +317,12 @@ def _report(circuit: Circuit, target: float) -> dict[str, Any]:
     return {
       'circuit': None,
       'failed_circuit': {**found, 'missed': missed},
-      'reason': f'the circuit found missed {", ".join(missed)}',
+      'reason': (
+        f'the circuit found ({found["nodes"]} nodes, {found["edges"]} edges, '
+        f'test loss {found["test_loss"]:.3f}, necessity '
+        f'{found["necessity_loss"]:.2f}, random {found["random_loss"]:.2f}) '
+        f'missed {", ".join(missed)}'
+      ),
     }
   return {'circuit': found}
 

@@ -57,6 +57,7 @@ def page_data(
   config = asked.pop('config', {})
   if 'seed' in config:
     asked.setdefault('seed', config['seed'])
+  missed = {task['name']: task['reason'] for task in tasks}
   data = {
     'target': target,
     'tiles': headline(summary, tasks, len(circuits), target),
@@ -67,7 +68,7 @@ def page_data(
     'tasks': tasks,
     'method': method_sentences(summary, asked, circuits, target),
     'circuits': [
-      _circuit(circuit, layout)
+      _circuit(circuit, layout, missed.get(circuit.document['task'], ''))
       for circuit, layout in zip(circuits, layouts, strict=True)
     ],
   }
@@ -136,12 +137,24 @@ def downsample(
   return [steps[i] for i in order], [values[i] for i in order]
 
 
-def _circuit(circuit: StoredCircuit, layout: Layout) -> dict[str, Any]:
-  """Returns what the page needs of a circuit beside its drawing."""
+def _circuit(
+  circuit: StoredCircuit, layout: Layout, missed: str
+) -> dict[str, Any]:
+  """Returns what the page needs of a circuit beside its drawing.
+
+  What it missed stands before what it is about: a drawing convinces.
+  """
   history = circuit.document.get('history') or {}
+  described = [circuit.document.get('description', '')]
+  if missed:
+    described.insert(0, f'Not counted as a circuit: {missed}.')
   scale, values = pack(circuit.activations)
   return {
-    'record': {**circuit.document, 'history': None},
+    'record': {
+      **circuit.document,
+      'history': None,
+      'description': ' '.join(described),
+    },
     'history': _history_curves(history),
     'ids': [node_id(circuit, node) for node in range(len(circuit.nodes))],
     'kinds': list(layout.kinds),

@@ -78,10 +78,15 @@ def headline(
         f'tasks learned: test loss of the full model at most {target:g}',
       ]
     )
-  tiles.append([str(n_circuits), 'circuits, each drawn below'])
+  met = sum(task['status'] == 'circuit found' for task in tasks)
+  tiles.append(
+    [f'{met} of {n_circuits}', 'circuits drawn below met every bound']
+    if tasks
+    else [str(n_circuits), 'circuits, each drawn below']
+  )
   mean = summary.get('geometric_mean_edges')
   if is_finite(mean):
-    tiles.append([f'{mean:.3g}', 'edges per circuit (geometric mean)'])
+    tiles.append([f'{mean:.3g}', 'edges per circuit that did (geometric mean)'])
   sparse = [
     entry
     for entry in summary.get('nonzeros', {}).values()
