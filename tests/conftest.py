@@ -13,11 +13,13 @@ os.environ['XLA_FLAGS'] = ' '.join(
   [
     os.environ.get('XLA_FLAGS', ''),
     '--xla_force_host_platform_device_count=8',
+    # Most of the time of these small models is their compilation: half of it.
+    '--xla_backend_optimization_level=0',
   ]
 ).strip()
 
-# Most of the time of a small model is its compilation: every process that the
-# tests start, and every test, may use what another has compiled.
+# Every process that the tests start, and every test, may use what another has
+# compiled.
 _COMPILED = tempfile.mkdtemp(prefix='compiled')
 atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
 os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED
