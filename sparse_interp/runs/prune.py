@@ -98,7 +98,7 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   model = load(config.model_workdir)
   workdir_lib.claim(workdir, config.to_dict())
   results = find_circuits(config, model, workdir)
-  return workdir_lib.add_to_summary(
+  summary = workdir_lib.add_to_summary(
     workdir,
     {
       'asked': {'config': config.to_dict(), 'seed': config.seed},
@@ -108,6 +108,8 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
       **results,
     },
   )
+  table.print_table(summary)
+  return summary
 
 
 def check(config: config_dict.ConfigDict) -> None:
