@@ -35,7 +35,7 @@ class Target:
     rule: py_library, py_binary or py_test.
     name: Name that other targets depend on, with a colon before it.
     srcs: Paths below the directory of the BUILD file.
-    deps: Labels of targets (':ops') and distributions ('@third_party//jax').
+    deps: Labels of targets (':ops') and distributions ('@pip//jax').
     data: Labels of what is needed at run time but not imported.
   """
 
@@ -113,7 +113,7 @@ def labels(root: pathlib.Path, targets: list[Target], source: str) -> set[str]:
       elif owner.get(paths[0]) != owner.get(source):
         result.add(f':{owner.get(paths[0], paths[0])}')
     elif top not in sys.stdlib_module_names:
-      result.add(f'@third_party//{DISTRIBUTIONS.get(top, top)}'.lower())
+      result.add(f'@pip//{DISTRIBUTIONS.get(top, top)}'.lower())
   return result
 
 
@@ -126,7 +126,7 @@ def requirements(root: pathlib.Path) -> dict[str, set[str]]:
 
   def label(requirement):
     name = re.match(r'[\w.-]+', requirement)[0]
-    return '@third_party//' + re.sub(r'[-_.]+', '_', name).lower()
+    return '@pip//' + re.sub(r'[-_.]+', '_', name).lower()
 
   return {
     name: {
@@ -198,15 +198,13 @@ def requirement_problems(root: pathlib.Path) -> Iterator[str]:
     of_tests = any(path.startswith('tests/') for path in target.srcs)
     needed = target.deps + target.data
     (test_only if of_tests else package).update(
-      label for label in needed if label.startswith('@third_party//')
+      label for label in needed if label.startswith('@pip//')
     )
   yield from _difference(
     'install_requires and the optional extras', always | optional, package
   )
   yield from _difference('extra test', tests, optional | test_only - always)
-  yield from _difference(
-    'extras cuda and tpu', accelerators, {'@third_party//jax'}
-  )
+  yield from _difference('extras cuda and tpu', accelerators, {'@pip//jax'})
 
 
 def _difference(name: str, stated: set[str], used: set[str]) -> Iterator[str]:
@@ -242,7 +240,7 @@ def test_build_file_tells_the_truth(check):
 
 
 def test_only_models_import_flax():
-  direct = {t.name for t in read_build(ROOT) if '@third_party//flax' in t.deps}
+  direct = {t.name for t in read_build(ROOT) if '@pip//flax' in t.deps}
   assert direct == {'models'}
 
 
@@ -257,7 +255,7 @@ def test_only_models_import_flax():
     ('circuits', ':training'),
     ('viewer', ':circuits'),
     ('viewer', ':models'),
-    ('viewer', '@third_party//jax'),
+    ('viewer', '@pip//jax'),
   ],
 )
 def test_room_does_not_know(room, stranger):
@@ -271,7 +269,7 @@ def small_repository(tmp_path):
   """A repository in order, for the tests below to put out of order."""
   files = {
     'BUILD': """
-py_library(name='ops', srcs=glob(['sparse_interp/*.py']), deps=['@third_party//jax'])
+py_library(name='ops', srcs=glob(['sparse_interp/*.py']), deps=['@pip//jax'])
 [py_test(name=s, srcs=[s], deps=[':ops']) for s in ['tests/ops_test.py']]
 """,
     'setup.cfg': """
@@ -301,12 +299,12 @@ test =
     (
       'sparse_interp/ops.py',
       'import jax\ndef f():\n  import numpy\n',
-      ['sparse_interp/ops.py: imports @third_party//numpy'],
+      ['sparse_interp/ops.py: imports @pip//numpy'],
     ),
     (
       'sparse_interp/ops.py',
       '',
-      ['@third_party//jax: no source of target ops'],
+      ['@pip//jax: no source of target ops'],
     ),
     ('tests/new_test.py', '', ['tests/new_test.py: must be in srcs of one']),
     ('experiments/a.py', '', ['experiments/a.py: must be in srcs of one']),
@@ -315,16 +313,16 @@ test =
       '[options]\ninstall_requires = grain\n[options.extras_require]\n'
       'cuda = jax\ntpu = jax\ntest = ruff',
       [
-        '@third_party//jax: used in BUILD; add it to install_requires',
-        '@third_party//grain: in install_requires',
-        '@third_party//ruff: in extra test',
+        '@pip//jax: used in BUILD; add it to install_requires',
+        '@pip//grain: in install_requires',
+        '@pip//ruff: in extra test',
       ],
     ),
     (
       'BUILD',
       "for name in ('a', 'b'):\n"
       "  py_library(name=name, srcs=glob(['sparse_interp/*.py']),\n"
-      "    deps=['@third_party//jax', {'a': ':b', 'b': ':a'}[name]])\n"
+      "    deps=['@pip//jax', {'a': ':b', 'b': ':a'}[name]])\n"
       "py_test(name='t', srcs=['tests/ops_test.py'], deps=[])\n",
       [
         'sparse_interp/__init__.py: must be in srcs of one target of BUILD, is '
