@@ -206,7 +206,7 @@ def find_circuits(
   for i, name in enumerate(chosen):
     directory = pathlib.Path(workdir) / 'circuits' / name
     if (directory / 'circuit.json').exists():
-      circuit = circuit_lib.load(directory)
+      circuit = _load_own(directory, model)
     else:
       circuit = _prune_task(config, model, hyperparameters, posed[name], name)
       circuit_lib.save(circuit, directory)
@@ -261,6 +261,20 @@ def _measure_task(
     'circuit': None,
   }
   return entry, (train, test)
+
+
+def _load_own(directory: pathlib.Path, model: Model) -> Circuit:
+  """Reads a circuit found earlier, if it was found in this very model."""
+  circuit = circuit_lib.load(directory)
+  found = circuit.provenance['params_hash']
+  asked = circuit_lib.hash_params(model.params)
+  if found != asked:
+    raise ValueError(
+      f'workdir must hold circuits of this model, got {directory} of another '
+      f'(params_hash {found[:12]} instead of {asked[:12]}); choose another '
+      'workdir or delete its circuits.'
+    )
+  return circuit
 
 
 def _prune_task(

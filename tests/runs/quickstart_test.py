@@ -1,6 +1,7 @@
 """The golden path from end to end, on a model that learns next to nothing."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -96,3 +97,16 @@ def test_the_prune_run_finds_the_same_circuits_in_a_workdir_of_its_own(
   main.run(config, str(tmp_path / 'w'))
   entry = _summary(tmp_path / 'w')['tasks'][config.tasks]
   assert entry == _summary(workdir)['tasks'][config.tasks]
+
+
+def test_circuits_of_another_model_are_refused(workdir, tmp_path):
+  copy = tmp_path / 'w'
+  shutil.copytree(workdir, copy)
+  name = _summary(copy)['learned_tasks'][0]
+  path = copy / 'circuits' / name / 'circuit.json'
+  stored = json.loads(path.read_text())
+  stored['provenance']['params_hash'] = '0' * 64
+  path.write_text(json.dumps(stored))
+  (copy / 'report.html').unlink()
+  with pytest.raises(ValueError, match='must hold circuits of this model'):
+    main.run(experiment.get_config('tiny'), str(copy))
