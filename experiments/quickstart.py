@@ -50,8 +50,9 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
     config.tasks = 'else_elif,bracket_brace'
     config.pairs.train = 48
     config.pairs.test = 16
-    # The tiny model solves nothing; pruned to what it reaches, all parts run.
-    config.prune.target_loss = 0.8
+    # The tiny model solves little: a loss between its own on the first task,
+    # 0.39, and that of an empty circuit, 0.63, and all parts run.
+    config.prune.target_loss = 0.55
     config.prune.steps = 10
     config.prune.selection_pairs = 16
     config.prune.holdout_pairs = 16

@@ -21,14 +21,22 @@ from ml_collections import config_dict
 from ml_collections.config_flags import config_flags
 
 from sparse_interp import user_errors
-from sparse_interp.runs import prune, quickstart, step_time
+from sparse_interp.runs import (
+  ground_truth,
+  prune,
+  quickstart,
+  step_time,
+  strength,
+)
 from sparse_interp.training import memory, pretrain
 
 RUNS = {
+  'ground_truth': ground_truth.ground_truth,
   'pretrain': pretrain.pretrain,
   'prune': prune.prune,
   'quickstart': quickstart.quickstart,
   'step_time': step_time.step_time,
+  'strength': strength.strength,
 }
 
 _CONFIG = config_flags.DEFINE_config_file(

@@ -22,6 +22,7 @@ DISTRIBUTIONS = {
   'absl': 'absl_py',
   'jaxlib': 'jax',
   'orbax': 'orbax_checkpoint',
+  'tracr': 'tracr_pypi',
 }
 # The extras that choose a jax for a machine; nothing imports them.
 ACCELERATORS = ('cuda', 'tpu')
@@ -253,6 +254,8 @@ def test_only_models_import_flax():
     ('tasks', ':training'),
     ('tasks', ':circuits'),
     ('circuits', ':training'),
+    ('circuits', ':interop'),
+    ('interop', ':training'),
     ('viewer', ':circuits'),
     ('viewer', ':models'),
     ('viewer', '@pip//jax'),

@@ -12,7 +12,8 @@ import pytest
 
 from experiments import quickstart
 from experiments.pretrain import tiny
-from sparse_interp import main, user_errors
+from sparse_interp import main
+from tests.refusals import assert_one_line, assert_refused, content
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = '--config=experiments/pretrain/tiny.py'
@@ -89,30 +90,6 @@ def test_help_shows_the_flags():
   result = command('--help')
   assert all(f'--{name}' in result.stdout for name in ('config', 'workdir'))
   assert 'python -m sparse_interp.main' in result.stdout
-
-
-def assert_one_line(stderr, *parts):
-  assert stderr.startswith('error: ')
-  assert stderr.count('\n') == 1
-  for part in parts:
-    assert part in stderr
-
-
-def assert_refused(capfd, config, workdir, *parts):
-  """Does a run as `main` does, and checks how it ends."""
-  capfd.readouterr()
-  with pytest.raises(SystemExit) as info, user_errors.in_one_line():
-    main.run(config, str(workdir))
-  assert info.value.code == 2
-  assert_one_line(capfd.readouterr().err, *parts)
-
-
-def content(directory):
-  return {
-    path.relative_to(directory).as_posix(): path.read_bytes()
-    for path in directory.rglob('*')
-    if path.is_file()
-  }
 
 
 @pytest.mark.parametrize(

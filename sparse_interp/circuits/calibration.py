@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from sparse_interp.circuits.task_loss import pair_losses
+from sparse_interp.circuits.losses import pair_losses
 
 CALIBRATION_STEPS = 16
 

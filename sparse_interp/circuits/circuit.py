@@ -7,6 +7,8 @@ circuit.json
   schema_version  1
   task, description
   model           fields of GPTConfig
+  gates           'nodes' or 'edges': what was pruned; with edges, every
+                  nonzero weight that is not listed is removed, too
   sites           [[site, width], ...] in the order of the forward pass
   nodes           {site: [kept channels, ascending]}
   node_count, edge_count
@@ -15,7 +17,8 @@ circuit.json
   formula         {name: sentence}
   metrics         {name: number or [low, high]}: see `faithfulness`
   prune_config    hyper-parameters of the search
-  history         {step, task_loss, nodes}: lists of equal length
+  history         {step, task_loss, nodes or edges}: lists of equal length;
+                  the last is the number of active gates
   examples        [{pieces, answer, other_answer, probability, condition,
                   side}, ...]: test prompts, probability of the right answer
   provenance      seed, hashes, code version
@@ -24,8 +27,12 @@ circuit.npz
   edges/source_site, edges/target_site  int32, index into `sites`
   edges/source, edges/target            int32 channels
   edges/weight                          float32
-  mean/<site>        float32 (width,): values that removed nodes take
-  score/<site>       float32 (width,): rank in (0, 1], no two alike; 1 first
+  mean/<site>        float32 (width,): values that removed nodes take; under
+                     an ablation by other prompts, means for comparison; with
+                     attention sinks also of mixed values (<layer>.attn.y)
+  score/<site>       float32 (width,): rank in (0, 1], no two alike; 1 first;
+                     with gates on edges score/<source>-><target>, one for each
+                     nonzero weight of the matrix, by rows
   activation/<site>  float32 (examples, length, kept): full model's values,
                      after AbsTopK, columns in the order of nodes[site]
   examples/tokens    int32 (examples, length)
@@ -45,6 +52,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from sparse_interp.circuits.gates import EdgeIndex
+from sparse_interp.circuits.parts import Parts
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.sites import edge_matrices
 
@@ -53,6 +62,7 @@ _JSON, _NPZ = 'circuit.json', 'circuit.npz'
 _FREE_FIELDS = (
   'task',
   'description',
+  'gates',
   'ablation',
   'formula',
   'metrics',
@@ -80,6 +90,7 @@ class Circuit:
   task: str
   description: str
   config: GPTConfig
+  gates: str
   sites: dict[str, int]
   nodes: dict[str, Int[np.ndarray, '_']]
   edges: Edges
@@ -104,44 +115,67 @@ class Circuit:
 
   @property
   def edge_count(self) -> int:
-    """Nonzero weights between kept nodes."""
+    """Kept edges: with gates on nodes, all between kept nodes."""
     return len(self.edges.weight)
 
 
-def find_edges(
+def list_edges(
   config: GPTConfig,
   params: dict,
-  nodes: Mapping[str, Int[np.ndarray, '_']],
+  index: EdgeIndex,
+  parts: Parts,
   sites: Mapping[str, int],
 ) -> Edges:
-  """All nonzero weights between kept nodes (arXiv 2511.13653, section 4).
+  """Kept nonzero weights as a table (arXiv 2511.13653, section 4).
 
   Args:
     config: the model.
     params: its parameters.
-    nodes: {site: kept channels}.
+    index: {matrix name: rows and columns of nonzero weights}.
+    parts: of the circuit.
     sites: {site: width}, whose order numbers the sites.
   """
   number = {site: i for i, site in enumerate(sites)}
   columns = [[] for _ in Edges._fields]
   for matrix in edge_matrices(config):
-    kernel = params
-    for key in matrix.path:
-      kernel = kernel[key]
-    block = np.asarray(kernel[:, matrix.start : matrix.stop])
-    rows, targets = nodes[matrix.source], nodes[matrix.target]
-    block = block[np.ix_(rows, targets)]
-    i, j = np.nonzero(block)
-    columns[0].append(np.full(i.size, number[matrix.source]))
-    columns[1].append(rows[i])
-    columns[2].append(np.full(i.size, number[matrix.target]))
-    columns[3].append(targets[j])
-    columns[4].append(block[i, j])
+    rows, targets = np.asarray(index[matrix.name])[:, parts.edges[matrix.name]]
+    weights = np.asarray(matrix.block(params))[rows, targets]
+    columns[0].append(np.full(rows.size, number[matrix.source]))
+    columns[1].append(rows)
+    columns[2].append(np.full(rows.size, number[matrix.target]))
+    columns[3].append(targets)
+    columns[4].append(weights)
   joined = [np.concatenate(column) for column in columns]
   return Edges(
     *(column.astype(np.int32) for column in joined[:4]),
     joined[4].astype(np.float32),
   )
+
+
+def parts_of_circuit(circuit: Circuit, index: EdgeIndex) -> Parts:
+  """Parts of a circuit in terms of the nonzero weights of its model.
+
+  Args:
+    circuit: the circuit.
+    index: {matrix name: rows and columns of nonzero weights} of the model.
+  """
+  names = list(circuit.sites)
+  edges = {}
+  for name, pair in index.items():
+    source, target = (names.index(site) for site in name.split('->'))
+    mine = (circuit.edges.source_site == source) & (
+      circuit.edges.target_site == target
+    )
+    kept = set(
+      zip(
+        circuit.edges.source[mine].tolist(),
+        circuit.edges.target[mine].tolist(),
+        strict=True,
+      )
+    )
+    pairs = zip(*np.asarray(pair).tolist(), strict=True)
+    edges[name] = np.array([one in kept for one in pairs], bool)
+  return Parts(circuit.nodes, edges)
 
 
 def hash_params(params: dict) -> str:
@@ -210,9 +244,11 @@ def _arrays(circuit):
   arrays = {'examples/tokens': circuit.example_tokens.astype(np.int32)}
   for name, column in circuit.edges._asdict().items():
     arrays[f'edges/{name}'] = column
+  for key, score in circuit.scores.items():
+    arrays[f'score/{key}'] = np.asarray(score, np.float32)
+  for site, mean in circuit.means.items():
+    arrays[f'mean/{site}'] = np.asarray(mean, np.float32)
   for site in circuit.sites:
-    arrays[f'mean/{site}'] = np.asarray(circuit.means[site], np.float32)
-    arrays[f'score/{site}'] = np.asarray(circuit.scores[site], np.float32)
     arrays[f'activation/{site}'] = np.asarray(
       circuit.activations[site], np.float32
     )
@@ -272,19 +308,29 @@ def _circuit(fields, arrays):
   model = dict(fields['model'])
   model['activation_sites'] = tuple(model['activation_sites'])
   sites = dict(fields['sites'])
-  by_site = {
-    kind: {site: arrays[f'{kind}/{site}'] for site in sites}
+  kinds = {
+    kind: {
+      name.removeprefix(f'{kind}/'): array
+      for name, array in arrays.items()
+      if name.startswith(f'{kind}/')
+    }
     for kind in ('mean', 'score', 'activation')
   }
+  # Every site has these, and a circuit without them is damaged.
+  for kind in ('mean', 'activation'):
+    missing = [site for site in sites if site not in kinds[kind]]
+    if missing:
+      raise KeyError(f'{kind}/{missing[0]}')
   return Circuit(
-    **{name: fields[name] for name in _FREE_FIELDS},
+    # Circuits from before there were edge gates do not say what was pruned.
+    **{name: ({'gates': 'nodes'} | fields)[name] for name in _FREE_FIELDS},
     config=GPTConfig(**model),
     sites=sites,
     nodes={s: np.asarray(kept, int) for s, kept in fields['nodes'].items()},
     edges=Edges(*(arrays[f'edges/{name}'] for name in Edges._fields)),
-    means=by_site['mean'],
-    scores=by_site['score'],
-    activations=by_site['activation'],
+    means=kinds['mean'],
+    scores=kinds['score'],
+    activations=kinds['activation'],
     scale=fields['calibration']['scale'],
     shift=fields['calibration']['shift'],
     example_tokens=arrays['examples/tokens'],

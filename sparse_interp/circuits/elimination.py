@@ -1,265 +1,306 @@
-"""Backward elimination: no kept node can be left out alone.
+"""Backward elimination: no kept unit can be left out alone.
 
-The ranking judges a node by its whole history beside hundreds of others; here
+The ranking judges a unit by its whole history beside hundreds of others; here
 each is tried in the circuit that is left. Thousands of small losses are needed,
-so they are computed by the circuit's small model, not by the full one. What has
-no way to the output, or no effect, goes first, and in one step.
+so under a constant ablation they are computed by the circuit's small model, not
+by the full one. What leads nowhere, or has no effect, goes first, in one step.
 """
 
+import heapq
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from sparse_interp.circuits import calibration, small_model
+from sparse_interp.circuits import small_model
+from sparse_interp.circuits.ablation import CONSTANT
 from sparse_interp.circuits.extract import shrink
-from sparse_interp.circuits.selection import flatten, gates_of, split
-from sparse_interp.circuits.task_loss import (
-  Pairs,
+from sparse_interp.circuits.gated_model import (
+  GatedModel,
+  all_outputs,
   gate_slopes,
-  pair_losses,
-  subtract_answers,
+  gates_of_units,
+  unfold,
 )
-from sparse_interp.models import GPTConfig
-from sparse_interp.models.sites import edge_matrices
+from sparse_interp.circuits.parts import live_units, parts_of, settle
+from sparse_interp.circuits.selection import flatten, split
+from sparse_interp.circuits.small_edges import (
+  gate_small_edges,
+  kept_positions,
+  source_means,
+)
 
-Nodes = Mapping[str, Int[np.ndarray, '_']]
+# From kept units to what the circuit answers.
+Answer = Callable[[Bool[np.ndarray, 'units'], Any], Float[np.ndarray, '...']]
 
-# Chunks smaller than this share of the nodes are not worth another gradient:
+# Chunks smaller than this share of the units are not worth another gradient:
 # single trials take over.
 _SMALLEST_CHUNK = 1 / 16
 
-# Passes over all nodes; one without a success ends it earlier.
+# Passes over all units; one without a success ends it earlier.
 _PASSES = 3
 
-# The cost of single nodes is first estimated on so many pairs; where that
-# estimate is beyond so many times the target, the node stays without a trial.
+# The cost of single units is first estimated on so many pairs; where that
+# estimate is beyond so many times the target, the unit stays without a trial.
 _ESTIMATE_PAIRS = 16
 _HOPELESS = 2
 
 
 def selection_loss(
-  differences: Float[Array | np.ndarray, 'pairs 2'], calibrate: str
-) -> Float[Array, '']:
-  """Mean task loss, raw or ('during') under the best scale and shift."""
-  if calibrate == 'during':
-    return jnp.mean(pair_losses(differences, *calibration.fit(differences)))
-  return jnp.mean(pair_losses(differences))
+  batch: Any,
+  answers: Float[Array | np.ndarray, 'size ...'],
+  calibrate: str,
+  target_on: str = 'task',
+) -> float:
+  """Mean loss that a search compares with its target.
+
+  Args:
+    batch: Pairs or Recorded.
+    answers: of a circuit.
+    calibrate: 'after': raw; 'during': under the best scale and shift.
+    target_on: 'task' or 'kl'.
+  """
+  fitted = batch.calibrate(answers) if calibrate == 'during' else (1.0, 0.0)
+  losses = batch.losses(answers, *fitted, kl_weight=float(target_on == 'kl'))
+  return float(jnp.mean(losses))
+
+
+def answer_by_gates(model: GatedModel, sizes: Mapping[str, int]) -> Answer:
+  """Answers of circuits, by the whole model with gates."""
+
+  def answer(keep, batch):
+    keep = settle(model, keep, sizes)
+    units = split(keep.astype(np.float32), sizes)
+    return all_outputs(model, _unfold(model, units), batch)
+
+  return answer
+
+
+_unfold = jax.jit(unfold)
 
 
 @jax.jit
-def _differences(small, pairs, gates):
-  """Answer logit differences of a small model under further gates."""
-  tokens = pairs.tokens.reshape(-1, pairs.tokens.shape[2])
-  logits = small_model.apply(small, tokens, pairs.last.reshape(-1), gates)
-  return subtract_answers(logits, pairs.answers)
+def _small_answers(small, positions, means, batch, gates):
+  sites = {key: gate for key, gate in gates.items() if '->' not in key}
+  if positions:
+    for name, (_, _, number) in positions.items():
+      # A node goes with its last incoming edge, as in `gated_model.unfold`.
+      target = name.split('->')[1]
+      size = _kept_at(small, target)
+      best = jax.ops.segment_max(gates[name], number, size)
+      sites[target] = jnp.maximum(best, 0)
+    small = gate_small_edges(small, positions, means, gates)
+  logits = small_model.apply(small, gates=sites, **batch.inputs())
+  return batch.read(logits)
 
 
-def unconnected(
-  config: GPTConfig, params: dict, nodes: Nodes, final_resid: bool
-) -> dict[str, Int[np.ndarray, '_']]:
-  """Kept nodes without any way to the output through kept nodes.
+def _kept_at(small, site):
+  layer, kind, name = site.split('.')
+  block = small.blocks[2 * int(layer) + (kind == 'mlp')]
+  if name == 'resid_delta':
+    return block.write.shape[0]
+  linear = block.neurons if name == 'post_act' else getattr(block, name)
+  return 0 if linear is None else linear.mean.shape[0]
 
-  A channel added to the residual stream needs a later reader of that channel,
-  a reader needs an edge to a kept node, a query or key needs a kept value in
-  its head. Norms and AbsTopK let such nodes matter all the same, slightly:
-  their removal has to be tried, not assumed.
 
-  Args:
-    config: the model.
-    params: its parameters.
-    nodes: {site: kept channels}.
-    final_resid: whether the stream at the end has nodes; else all is read.
-  """
-  alive = {site: np.asarray(kept, int) for site, kept in nodes.items()}
-  alive['final_resid'] = (
-    alive['final_resid'] if final_resid else np.arange(config.d_model)
+def answer_by_small_model(
+  model: GatedModel,
+  keep: Bool[np.ndarray, 'units'],
+  sizes: Mapping[str, int],
+) -> Answer:
+  """Answers of circuits inside `keep`, by its small model."""
+  parts = parts_of(model, keep, sizes)
+  on_edges = any('->' in key for key in sizes)
+  edges = parts.edges if on_edges else None
+  small = shrink(
+    model.config, model.params, parts.nodes, model.values, model.edges, edges
   )
-  read = alive['final_resid']
-  matrices = {}
-  for matrix in edge_matrices(config):
-    matrices.setdefault(matrix.source, []).append(matrix)
+  positions = kept_positions(small, model.edges, parts) if on_edges else {}
+  means = source_means(model.config, model.values, parts) if on_edges else {}
 
-  def keep_sources(site):
-    reaches = np.zeros(alive[site].size, bool)
-    for matrix in matrices[site]:
-      kernel = params
-      for key in matrix.path:
-        kernel = kernel[key]
-      block = np.asarray(kernel)[:, matrix.start : matrix.stop]
-      block = block[np.ix_(alive[site], alive[matrix.target])]
-      reaches |= np.any(block != 0, axis=1)
-    alive[site] = alive[site][reaches]
+  def answer(trial, batch):
+    masks = gates_of_units(split(settle(model, trial, sizes), sizes))
+    gates = {
+      key: (mask[parts.edges[key]] if '->' in key else mask[parts.nodes[key]])
+      for key, mask in masks.items()
+    }
+    gates = {k: jnp.asarray(g, jnp.float32) for k, g in gates.items()}
+    rows = min(_ESTIMATE_PAIRS, batch.size)
+    answers = []
+    for start in range(0, batch.size, rows):
+      part = batch.take((start + np.arange(rows)) % batch.size)
+      answers.append(_small_answers(small, positions, means, part, gates))
+    return np.concatenate(answers)[: batch.size]
 
-  for layer in reversed(range(config.n_layer)):
-    for kind, inner in (('mlp', 'post_act'), ('attn', 'v')):
-      delta = f'{layer}.{kind}.resid_delta'
-      alive[delta] = np.intersect1d(alive[delta], read)
-      keep_sources(f'{layer}.{kind}.{inner}')
-      if kind == 'attn':
-        heads = np.unique(alive[f'{layer}.attn.v'] // config.d_head)
-        for name in (f'{layer}.attn.q', f'{layer}.attn.k'):
-          alive[name] = alive[name][
-            np.isin(alive[name] // config.d_head, heads)
-          ]
-      keep_sources(f'{layer}.{kind}.act_in')
-      read = np.union1d(read, alive[f'{layer}.{kind}.act_in'])
-  return {
-    site: np.setdiff1d(kept, alive[site], assume_unique=True)
-    for site, kept in nodes.items()
-  }
-
-
-def edges_per_node(
-  config: GPTConfig, params: dict, nodes: Nodes
-) -> dict[str, Int[np.ndarray, '_']]:
-  """{site: number of edges to other kept nodes, of each kept node}."""
-  counts = {site: np.zeros(len(kept), int) for site, kept in nodes.items()}
-  for matrix in edge_matrices(config):
-    kernel = params
-    for key in matrix.path:
-      kernel = kernel[key]
-    block = np.asarray(kernel)[:, matrix.start : matrix.stop]
-    block = block[np.ix_(nodes[matrix.source], nodes[matrix.target])] != 0
-    counts[matrix.source] += block.sum(axis=1)
-    counts[matrix.target] += block.sum(axis=0)
-  return counts
+  return answer
 
 
 def eliminate(
-  config: GPTConfig,
-  params: dict,
-  nodes: Nodes,
-  means: Mapping[str, Float[np.ndarray | Array, '_']],
-  pairs: Pairs,
+  model: GatedModel,
+  keep: Bool[np.ndarray, 'units'],
+  sizes: Mapping[str, int],
+  batch: Any,
   target: float,
   calibrate: str = 'after',
+  target_on: str = 'task',
   progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Int[np.ndarray, '_']]:
-  """Drops nodes while the target is met, until none can be dropped alone.
+) -> Bool[np.ndarray, 'units']:
+  """Drops units while the target is met, until none can be dropped alone.
 
-  First everything unconnected, then chunks in the order of a first-order
-  estimate, then single nodes, those that cost least per edge first.
+  First what leads nowhere, then chunks in the order of a first-order estimate,
+  then single units or all edges at one node, what costs least per edge first.
 
   Args:
-    config: the model.
-    params: its parameters.
-    nodes: {site: kept channels}; must meet the target.
-    means: {site: values that removed nodes take}.
-    pairs: training pairs.
+    model: the model with its ablation.
+    keep: the circuit; must meet the target.
+    sizes: {key: number of units}.
+    batch: training pairs or sequences.
     target: largest loss allowed.
     calibrate: 'after' or 'during', as in PruneConfig.
+    target_on: 'task' or 'kl', as in PruneConfig.
     progress: called with (nodes left, edges left) after every success.
 
   Returns:
-    {site: kept channels}.
+    The circuit that is left.
   """
-  small = shrink(config, params, nodes, means)
-  full = {site: len(means[site]) for site in nodes}
-  means = {site: means[site] for site in nodes}
-  widths = {site: len(kept) for site, kept in nodes.items()}
-  kept = np.ones(sum(widths.values()), bool)
+  by_gates = answer_by_gates(model, sizes)
+  some = batch.take(np.arange(min(_ESTIMATE_PAIRS, batch.size)))
 
-  def left(mask):
-    by_site = split(mask, widths)
-    return {site: nodes[site][by_site[site]] for site in nodes}
-
-  def gates(mask):
-    by_site = split(mask.astype(np.float32), widths)
-    return {site: jnp.asarray(gate) for site, gate in by_site.items()}
-
-  # One compiled shape: the estimate runs on the first of the batches.
-  count = pairs.last.shape[0]
-  size = min(_ESTIMATE_PAIRS, count)
-  starts = range(0, count, size)
-  batches = [pairs.take((start + np.arange(size)) % count) for start in starts]
-
-  def differences(mask, batches):
-    parts = [_differences(small, batch, gates(mask)) for batch in batches]
-    return np.concatenate(parts)[:count]
-
-  def loss(mask):
-    return float(selection_loss(differences(mask, batches), calibrate))
-
-  def estimate(mask):
-    some = np.tile(differences(mask, batches[:1]), (len(batches), 1))
-    return float(selection_loss(some[:count], calibrate))
+  def cost(answer, trial, batch):
+    answers = answer(trial, batch)
+    return selection_loss(batch, answers, calibrate, target_on)
 
   def slopes(mask):
-    scale, shift = 1.0, 0.0
+    fitted = (1.0, 0.0)
     if calibrate == 'during':
-      scale, shift = calibration.fit(differences(mask, batches))
-    every = gate_slopes(
-      config,
-      params,
-      means,
-      gates_of(left(mask), full),
-      batches[0],
-      scale,
-      shift,
-    )
-    chosen = {site: np.asarray(every[site])[nodes[site]] for site in nodes}
-    return flatten(chosen, widths)
+      fitted = batch.calibrate(answer(mask, batch))
+    gates = _unfold(model, split(mask.astype(np.float32), sizes))
+    slope = gate_slopes(model, gates, some, *fitted, float(target_on == 'kl'))
+    for key in sizes:
+      if key.endswith('attn.qk'):
+        slope[key] = slope[key[:-1]] + slope[key[:-2] + 'k']
+    return flatten(slope, sizes)
+
+  def without(mask, units):
+    trial = mask.copy()
+    trial[units] = False
+    return settle(model, trial, sizes)
 
   def show(mask):
     if progress is not None:
-      edges = edges_per_node(config, params, left(mask))
-      total = sum(int(count.sum()) for count in edges.values())
-      progress(int(mask.sum()), total // 2)
+      parts = parts_of(model, mask, sizes)
+      progress(parts.node_count, parts.edge_count)
     return mask
 
-  loose = unconnected(config, params, nodes, 'final_resid' in nodes)
-  trial = np.concatenate([~np.isin(nodes[s], loose[s]) for s in nodes])
-  if loss(trial) <= target:
-    kept = show(trial)
-  kept = show(_drop_chunks(kept, loss, slopes, target))
+  trial = live_units(model, keep, sizes)
+  if cost(by_gates, trial, batch) <= target:
+    keep = show(trial)
+  answer = by_gates
+  if model.ablation in CONSTANT:
+    answer = answer_by_small_model(model, keep, sizes)
+  loss = lambda trial: cost(answer, trial, batch)  # noqa: E731
+  estimate = lambda trial: cost(answer, trial, some)  # noqa: E731
+  keep = _drop_chunks(keep, loss, slopes, target)
+  keep = show(settle(model, keep, sizes))
   for _ in range(_PASSES):
-    counts = edges_per_node(config, params, left(kept))
-    weight = 1.0 + flatten(counts, left(kept))
-    trial = _drop_single(kept, loss, estimate, weight, target)
-    before, kept = kept, show(trial)
-    if kept.sum() == before.sum():
+    before = keep
+    keep = show(
+      _drop_singly(
+        keep,
+        _moves(model, keep, sizes),
+        loss,
+        estimate,
+        without,
+        _weights(model, keep, sizes),
+        target,
+      )
+    )
+    if keep.sum() == before.sum():
       break
-  return left(kept)
+  return keep
 
 
-def _drop_chunks(kept, loss, slopes, target):
+def _weights(model, keep, sizes):
+  """What each unit counts for: the edges that go with it, and a little."""
+  if any('->' in key for key in sizes):
+    weight = {
+      k: np.full(n, 1.0 if '->' in k else 0.5) for k, n in sizes.items()
+    }
+    return flatten(weight, sizes)
+  weight = {key: np.ones(size) for key, size in sizes.items()}
+  parts = parts_of(model, keep, sizes)
+  for name, kept in parts.edges.items():
+    ends = np.asarray(model.edges[name])[:, kept]
+    for site, channels in zip(name.split('->'), ends, strict=True):
+      key = site if site in sizes else site[:-1].replace('attn.', 'attn.qk')
+      np.add.at(weight[key], channels, 1)
+  return flatten(weight, sizes)
+
+
+def _moves(model, keep, sizes):
+  """What may be dropped in one step: a unit, or all edges at one node."""
+  moves = [np.array([unit]) for unit in np.flatnonzero(keep)]
+  nodes, start = {}, 0
+  for key, size in sizes.items():
+    if '->' in key:
+      kept = np.flatnonzero(keep[start : start + size])
+      ends = np.asarray(model.edges[key])[:, kept]
+      for site, channels in zip(key.split('->'), ends, strict=True):
+        for unit, channel in zip(kept + start, channels, strict=True):
+          nodes.setdefault((site, int(channel)), []).append(unit)
+    start += size
+  return moves + [np.array(units) for units in nodes.values() if units[1:]]
+
+
+def _drop_chunks(keep, loss, slopes, target):
   """Drops the largest chunks that the first-order estimate calls cheap."""
   while True:
-    candidates = np.flatnonzero(kept)
-    cost = -slopes(kept)[candidates]
+    candidates = np.flatnonzero(keep)
+    cost = -slopes(keep)[candidates]
     candidates = candidates[np.argsort(cost, kind='stable')]
     chunk = candidates.size // 2
     while chunk >= max(2, _SMALLEST_CHUNK * candidates.size):
-      trial = kept.copy()
+      trial = keep.copy()
       trial[candidates[:chunk]] = False
       if loss(trial) <= target:
         break
       chunk //= 2
     else:
-      return kept
-    kept = trial
+      return keep
+    keep = trial
 
 
-def _drop_single(kept, loss, estimate, weight, target):
-  """One pass over single nodes, those that cost least per edge first."""
+def _drop_singly(keep, moves, loss, estimate, without, weight, target):
+  """Makes single moves, at each time the one that costs least per edge.
 
-  def without(mask, node):
-    trial = mask.copy()
-    trial[node] = False
-    return trial
+  Costs change as the circuit shrinks, mostly upwards. The move that was lowest
+  when last seen is looked at again, until the lowest is up to date.
+  """
 
-  candidates = np.flatnonzero(kept)
-  now = estimate(kept)
-  cost = np.array([estimate(without(kept, node)) - now for node in candidates])
-  # A small offset ranks nodes that cost nothing by the edges they take along.
-  ratio = (np.maximum(cost, 0) + 1e-3 * target) / weight
-  # What a few pairs call hopeless is not tried on all of them.
-  hopeless = now + cost > _HOPELESS * target
-  for i in np.argsort(ratio, kind='stable'):
-    trial = without(kept, candidates[i])
-    if not hopeless[i] and loss(trial) <= target:
-      kept = trial
-  return kept
+  def ratio(trial):
+    # A small offset ranks moves that cost nothing by what they take along.
+    cost = max(estimate(trial) - now, 0) + 1e-3 * target
+    return cost / weight[keep & ~trial].sum()
+
+  now, drops = estimate(keep), 0
+  queue = []
+  for number, move in enumerate(moves):
+    trial = without(keep, move)
+    # What a few pairs call hopeless is not tried on all of them.
+    if estimate(trial) <= _HOPELESS * target:
+      queue.append((ratio(trial), number, drops))
+  heapq.heapify(queue)
+  while queue:
+    _, number, seen = heapq.heappop(queue)
+    trial = without(keep, moves[number])
+    if np.array_equal(trial, keep):
+      continue
+    if seen < drops:
+      heapq.heappush(queue, (ratio(trial), number, drops))
+    elif loss(trial) <= target:
+      keep, drops = trial, drops + 1
+      now = estimate(keep)
+  return keep

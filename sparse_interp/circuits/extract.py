@@ -16,9 +16,14 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from sparse_interp.circuits.circuit import Circuit, hash_params
+from sparse_interp.circuits.circuit import (
+  Circuit,
+  hash_params,
+  parts_of_circuit,
+)
+from sparse_interp.circuits.gates import EdgeIndex, nonzero_weights
 from sparse_interp.circuits.small_model import (
   Block,
   Heads,
@@ -30,6 +35,7 @@ from sparse_interp.circuits.small_model import (
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.gpt import sinusoidal_positions
 from sparse_interp.models.layers import LAYER_EPSILON, RMS_EPSILON
+from sparse_interp.models.sites import read_site
 
 
 def extract(circuit: Circuit, params: dict) -> SmallModel:
@@ -53,7 +59,13 @@ def extract(circuit: Circuit, params: dict) -> SmallModel:
       f'(params_hash {expected}), got {hash_params(params)}; load that '
       'checkpoint.'
     )
-  return shrink(circuit.config, params, circuit.nodes, circuit.means)
+  if circuit.gates == 'nodes':
+    return shrink(circuit.config, params, circuit.nodes, circuit.means)
+  index = nonzero_weights(circuit.config, params)
+  edges = parts_of_circuit(circuit, index).edges
+  return shrink(
+    circuit.config, params, circuit.nodes, circuit.means, index, edges
+  )
 
 
 def shrink(
@@ -61,6 +73,8 @@ def shrink(
   params: dict,
   nodes: Mapping[str, Int[np.ndarray, '_']],
   means: Mapping[str, Float[np.ndarray | Array, '_']],
+  index: EdgeIndex | None = None,
+  edges: Mapping[str, Bool[np.ndarray, '_']] | None = None,
 ) -> SmallModel:
   """Same from the parts of a circuit.
 
@@ -70,8 +84,14 @@ def shrink(
     nodes: {site: sorted kept channels} for every node site; `final_resid`
       may be absent: then all of its channels stay.
     means: {site: values that removed nodes take}.
+    index: {matrix name: rows and columns of nonzero weights}, with `edges`.
+    edges: {matrix name: which of them are kept}, for circuits with gates on
+      edges; None keeps every weight that kept nodes read.
   """
-  return _Shrinker(config, params, nodes, means).shrink()
+  kept = None
+  if edges is not None:
+    kept = {name: np.asarray(index[name])[:, edges[name]] for name in edges}
+  return _Shrinker(config, params, nodes, means, kept).shrink()
 
 
 def _floats(array: Any) -> Float[np.ndarray, '...']:
@@ -81,8 +101,8 @@ def _floats(array: Any) -> Float[np.ndarray, '...']:
 class _Shrinker:
   """The circuit, its model in float64, and what both imply for the stream."""
 
-  def __init__(self, config, params, nodes, means):
-    self.config, self.params = config, params
+  def __init__(self, config, params, nodes, means, edges):
+    self.config, self.params, self.edges = config, params, edges
     self.nodes = {s: np.asarray(n, int) for s, n in nodes.items()}
     self.means = {s: _floats(m) for s, m in means.items()}
     self.carried = self._carried()
@@ -229,10 +249,17 @@ class _Shrinker:
     if not kept.size:
       return None
     bias = np.zeros(kernel.shape[1]) if bias is None else bias
-    removed = self.means[source].copy()
-    removed[self.nodes[source]] = 0
-    bias = bias + removed @ kernel
-    kernel = kernel[self.nodes[source]]
+    left = np.zeros_like(kernel)
+    if self.edges is None:
+      left[self.nodes[source]] = kernel[self.nodes[source]]
+    else:
+      rows, columns = self.edges[f'{source}->{target}']
+      left[rows, columns] = kernel[rows, columns]
+    mean = self.means[source]
+    if self.edges is not None:
+      mean = self.means[read_site(self.config, source)]
+    bias = bias + mean @ (kernel - left)
+    kernel = left[self.nodes[source]]
     mean = _single(self.means[target][kept])
     width = kernel.shape[1]
     if self.config.kept_activations(sparse_site, width) is None:
@@ -260,7 +287,7 @@ class _Shrinker:
     target = f'{site}.resid_delta'
     out = self.linear(f'{site}.v', target, 'attn_out', project, bias)
     total = None
-    if config.sink:
+    if config.sink and self.edges is None:
       # The constants of removed values go through the heads instead.
       removed = self.means[f'{site}.v'].copy()
       removed[self.nodes[f'{site}.v']] = 0
@@ -320,7 +347,7 @@ class _Shrinker:
     if config.tied_unembed:
       kernel = self.get('wte', 'embedding').T
     bias = self.get('final_logits_bias')
-    bias = np.zeros(config.vocab_size) if bias is None else bias
+    bias = np.zeros(kernel.shape[1]) if bias is None else bias
     norm_bias = self.get('ln_f', 'bias')
     if norm_bias is not None:
       bias = bias + norm_bias @ kernel

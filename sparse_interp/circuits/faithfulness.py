@@ -4,36 +4,37 @@ All are task losses (see `task_loss`) in nats: ln 2 = 0.69 knows nothing.
 
   full_loss        the model as it is
   test_loss        the circuit alone, calibrated, on test pairs: sufficiency
+  test_kl          KL(full model || circuit) of it on test pairs
   train_loss       the same on the training pairs given
   raw_loss         the circuit alone on test pairs, without calibration
-  necessity_loss   the model without the circuit: its nodes at their means
-  random_loss      random circuits with as many nodes at each site, each
-                   calibrated like the circuit; mean over several seeds
+  necessity_loss   the model without the circuit: its nodes or edges removed
+  random_loss      random circuits with as many nodes at each site, or edges in
+                   each matrix, each calibrated like the circuit; mean over
+                   several seeds
 
-Removed nodes are at their mean over pretraining text in all of them. Intervals
-are 95 % bootstrap percentiles over pairs.
+What removed parts take is the model's ablation, the same in all of them.
+Intervals are 95 % bootstrap percentiles over pairs.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 
 from sparse_interp.circuits import calibration, selection
-from sparse_interp.circuits.gates import Gates
-from sparse_interp.circuits.task_loss import (
-  Pairs,
-  differences_in_batches,
-  pair_losses,
-)
-from sparse_interp.models import GPTConfig
+from sparse_interp.circuits.elimination import answer_by_gates
+from sparse_interp.circuits.gated_model import GatedModel, all_outputs
+from sparse_interp.circuits.losses import kl_losses, pair_losses
+from sparse_interp.circuits.necessity import rest_of
+from sparse_interp.circuits.task_loss import Pairs
 
 FORMULAS = {
   'test_loss': 'task loss of the circuit with scale and shift, test pairs',
+  'test_kl': 'KL(full model || circuit) over the two answers, test pairs',
   'necessity_loss': 'task loss of the full model with the circuit ablated',
-  'random_loss': 'task loss of random circuits of the same size per site, '
-  'each with its own scale and shift, mean over seeds',
+  'random_loss': 'task loss of random circuits of the same size per site '
+  'or matrix, each with its own scale and shift, mean over seeds',
   'interval': '95 % bootstrap percentiles over pairs',
 }
 
@@ -49,19 +50,12 @@ def bootstrap_interval(
 
 
 def evaluate_model(
-  config: GPTConfig,
-  params: dict,
-  means: Gates,
-  pairs: Pairs,
-  conditions: Sequence[str],
-  seed: int,
+  model: GatedModel, pairs: Pairs, conditions: Sequence[str], seed: int
 ) -> dict[str, Any]:
   """Task loss of the full model, over all pairs and per condition.
 
   Args:
-    config: the model.
-    params: its parameters.
-    means: {site: width of values}; only the sites matter here.
+    model: the model; its ablation plays no part.
     pairs: test pairs.
     conditions: of each pair.
     seed: of the bootstrap.
@@ -70,25 +64,19 @@ def evaluate_model(
     {'full_loss', 'full_loss_interval', 'full_accuracy', 'full_conditions'};
     accuracy is the share of prompts whose own answer has the larger logit.
   """
-  ones = {site: np.ones(len(mean), np.float32) for site, mean in means.items()}
-  differences = differences_in_batches(config, params, means, ones, pairs)
+  differences = all_outputs(model, {}, pairs)
   losses = np.asarray(pair_losses(differences))
-  by_condition = {
-    name: float(losses[np.asarray(conditions) == name].mean())
-    for name in sorted(set(conditions))
-  }
   return {
     **_summary('full_loss', losses, seed),
     'full_accuracy': float(np.mean(differences * [1, -1] > 0)),
-    'full_conditions': by_condition,
+    'full_conditions': _by_condition(losses, conditions),
   }
 
 
 def evaluate(
-  config: GPTConfig,
-  params: dict,
-  means: Gates,
-  nodes: Mapping[str, Int[np.ndarray, '_']],
+  model: GatedModel,
+  keep: Bool[np.ndarray, 'units'],
+  sizes: Mapping[str, int],
   calibrated: tuple[float, float],
   train: Pairs,
   test: Pairs,
@@ -99,10 +87,9 @@ def evaluate(
   """Every loss of a circuit that the module's description names.
 
   Args:
-    config: the model.
-    params: its parameters.
-    means: {site: values that removed nodes take} for the sites of `nodes`.
-    nodes: {site: kept channels}.
+    model: the model with its ablation.
+    keep: units of the circuit.
+    sizes: {key: number of units}.
     calibrated: scale and shift of the circuit.
     train: pairs on which it was calibrated, and random circuits will be.
     test: pairs that nothing was fitted to.
@@ -110,38 +97,38 @@ def evaluate(
     seed: of bootstrap and random circuits.
     random_circuits: how many are averaged.
   """
-  sites = {site: len(mean) for site, mean in means.items()}
-
-  def differences(gates, pairs):
-    return differences_in_batches(config, params, means, gates, pairs)
-
-  gates = selection.gates_of(nodes, sites)
-  on_test = differences(gates, test)
+  answer = answer_by_gates(model, sizes)
+  full = all_outputs(model, {}, test)
+  on_test = answer(keep, test)
   test_losses = np.asarray(pair_losses(on_test, *calibrated))
-  on_train = np.asarray(pair_losses(differences(gates, train), *calibrated))
-  complement = {site: 1 - gate for site, gate in gates.items()}
-  necessity = np.asarray(pair_losses(differences(complement, test)))
+  kl = np.asarray(kl_losses(on_test, full, *calibrated))
+  on_train = np.asarray(pair_losses(answer(keep, train), *calibrated))
+  rest = all_outputs(model, rest_of(keep, sizes), test)
   random_losses = []
   for i in range(random_circuits):
     # Seeds of different circuits are far apart, whatever `seed` is.
-    chosen = selection.random_like(nodes, sites, seed + 1000 * (i + 1))
-    fitted = calibration.fit(differences(chosen, train))
-    losses = pair_losses(differences(chosen, test), *fitted)
-    random_losses.append(np.asarray(losses))
-  of_conditions = {
-    name: float(test_losses[np.asarray(conditions) == name].mean())
-    for name in sorted(set(conditions))
-  }
+    chosen = selection.random_like(keep, sizes, seed + 1000 * (i + 1))
+    fitted = calibration.fit(answer(chosen, train))
+    random_losses.append(pair_losses(answer(chosen, test), *fitted))
   return {
-    **evaluate_model(config, params, means, test, conditions, seed),
+    **evaluate_model(model, test, conditions, seed),
     **_summary('test_loss', test_losses, seed),
+    **_summary('test_kl', kl, seed),
     **_summary('train_loss', on_train, seed),
     **_summary('raw_loss', np.asarray(pair_losses(on_test)), seed),
-    **_summary('necessity_loss', necessity, seed),
+    **_summary('necessity_loss', np.asarray(pair_losses(rest)), seed),
     **_summary('random_loss', np.mean(random_losses, axis=0), seed),
-    'test_conditions': of_conditions,
+    'test_conditions': _by_condition(test_losses, conditions),
     'random_circuits': random_circuits,
-    'test_pairs': int(test.last.shape[0]),
+    'test_pairs': test.size,
+  }
+
+
+def _by_condition(losses, conditions):
+  """Mean loss of the pairs of each condition."""
+  return {
+    name: float(losses[np.asarray(conditions) == name].mean())
+    for name in sorted(set(conditions))
   }
 
 

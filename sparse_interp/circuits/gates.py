@@ -12,11 +12,21 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-# {site: (width,) values in [0, 1]}. A gate on something else than a node, such
-# as one weight, will be another key of the same mapping.
+from sparse_interp.models import GPTConfig
+from sparse_interp.models.sites import edge_matrices
+
+# {site: (width,) gates of its nodes} and {name of an EdgeMatrix: (edges,) gates
+# of its nonzero weights}, in one mapping; values in [0, 1].
 Gates = Mapping[str, Float[Array | np.ndarray, '_']]
+
+# {site: what removed parts take there}: one value per node, or the values of
+# another run, (batch, time, width).
+Values = Mapping[str, Float[Array | np.ndarray, '...']]
+
+# {name of an EdgeMatrix: rows and columns of its nonzero weights}.
+EdgeIndex = Mapping[str, Int[Array | np.ndarray, '2 _']]
 
 
 @jax.custom_vjp
@@ -51,48 +61,87 @@ heaviside.defvjp(_heaviside_forward, _heaviside_backward)
 def blend(
   gate: Float[Array, 'width'],
   x: Float[Array, '... width'],
-  mean: Float[Array, 'width'],
+  value: Float[Array, '*batch width'],
 ) -> Float[Array, '... width']:
-  """Returns gate * x + (1 - gate) * mean, in the dtype of x.
+  """Returns gate * x + (1 - gate) * value, in the dtype of x.
 
   The gradient of a gate sums over every position. It is written as a product
   with a vector of ones, which on CPU is a third faster than a reduction over
-  the leading axes. The mean is a constant and gets no gradient.
+  the leading axes. The value is a constant and gets no gradient.
   """
-  return (gate * x + (1 - gate) * mean).astype(x.dtype)
+  return (gate * x + (1 - gate) * value).astype(x.dtype)
 
 
-def _blend_forward(gate, x, mean):
-  return blend(gate, x, mean), (gate, x, mean)
+def _blend_forward(gate, x, value):
+  return blend(gate, x, value), (gate, x, value)
 
 
 def _blend_backward(residuals, gradient):
-  gate, x, mean = residuals
+  gate, x, value = residuals
   # Not reshape(-1, width): a site of a small model may have no node at all.
   positions = math.prod(x.shape[:-1])
-  by_position = (gradient * (x - mean)).astype(gate.dtype)
+  by_position = (gradient * (x - value)).astype(gate.dtype)
   by_position = by_position.reshape(positions, x.shape[-1])
   ones = jnp.ones(positions, gate.dtype)
   to_x = (gate * gradient).astype(x.dtype)
-  return ones @ by_position, to_x, jnp.zeros_like(mean)
+  return ones @ by_position, to_x, jnp.zeros_like(value)
 
 
 blend.defvjp(_blend_forward, _blend_backward)
 
 
-def gate_edits(
-  gates: Gates, means: Gates
-) -> dict[str, Callable[[Array], Array]]:
-  """Turns gates into edits of the model.
+def apply_gates(
+  config: GPTConfig,
+  params: dict,
+  edges: EdgeIndex,
+  gates: Gates,
+  values: Values,
+) -> tuple[dict, dict[str, Callable[[Array], Array]]]:
+  """Turns gates into parameters and edits of a model call.
+
+  A removed node takes its value everywhere. A removed edge from a to b with
+  weight w has b see a's value instead of a itself: the kernel becomes W * g,
+  and value @ (W * (1 - g)) is added to the product.
 
   Args:
-    gates: {site: gates of its nodes}; sites that are absent stay untouched.
-    means: {site: values that removed nodes take}, at least for those sites.
+    config: the model.
+    params: its parameters.
+    edges: where the nonzero weights are, for matrices that have gates.
+    gates: gates by site or matrix; what is absent stays untouched.
+    values: what removed parts take, for every site concerned. Weights that
+      read values mixed by attention take `{layer}.attn.y` where it is there,
+      as it must be with attention sinks, see `sites.read_site`.
 
   Returns:
-    {site: function computing gate * x + (1 - gate) * mean}.
+    Parameters and edits for `GPT.apply`.
   """
-  return {
-    site: lambda x, gate=gate, mean=means[site]: blend(gate, x, mean)
+  edits = {
+    site: lambda x, gate=gate, value=values[site]: blend(gate, x, value)
     for site, gate in gates.items()
+    if '->' not in site
+  }
+  for matrix in edge_matrices(config):
+    if matrix.name not in gates:
+      continue
+    block = matrix.block(params)
+    rows, columns = edges[matrix.name]
+    weights = block[rows, columns] * gates[matrix.name]
+    kept = jnp.zeros_like(block).at[rows, columns].set(weights)
+    params = matrix.replace_block(params, kept)
+    mixed = matrix.source.replace('attn.v', 'attn.y')
+    value = values[mixed if mixed in values else matrix.source]
+    removed = value @ (block - kept)
+    edits[f'{matrix.target}.raw'] = lambda x, removed=removed: x + removed
+  return params, edits
+
+
+def nonzero_weights(
+  config: GPTConfig, params: dict
+) -> dict[str, Int[Array, '2 _']]:
+  """{matrix name: rows and columns of its nonzero weights, by rows}."""
+  return {
+    matrix.name: jnp.asarray(
+      np.stack(np.nonzero(np.asarray(matrix.block(params)))), jnp.int32
+    )
+    for matrix in edge_matrices(config)
   }

@@ -1,73 +1,71 @@
 """Makes a circuit complete: the model must not do without it.
 
 A circuit that suffices may still leave a second way to the answer in the rest
-of the model. Nodes of that second way are added, the ones whose removal is
+of the model. Units of that second way are added, the ones whose removal is
 estimated to hurt the rest most first, until the rest no longer knows.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Bool
 
-from sparse_interp.circuits.selection import (
-  flatten,
-  gates_of,
-  nodes_of,
-)
-from sparse_interp.circuits.task_loss import (
-  Pairs,
-  differences_in_batches,
+from sparse_interp.circuits.gated_model import (
+  GatedModel,
+  all_outputs,
   gate_slopes,
-  pair_losses,
+  gates_of_units,
 )
-from sparse_interp.models import GPTConfig
+from sparse_interp.circuits.selection import flatten, split
 
 # A batch of pairs gives the estimates; this many rounds of them are made, and
-# each adds at most so many nodes before the next.
+# each adds at most so many units before the next.
 _GRADIENT_PAIRS = 16
 _ROUNDS = 16
 _ADDED_PER_ROUND = 8
 
 
+def rest_of(
+  keep: Bool[np.ndarray, 'units'], sizes: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+  """Gates of the model without a circuit: its units off, all else on."""
+  return gates_of_units(split(1 - keep.astype(np.float32), sizes))
+
+
 def add_until_necessary(
-  config: GPTConfig,
-  params: dict,
-  nodes: Mapping[str, Int[np.ndarray, '_']],
-  means: Mapping[str, Float[np.ndarray | Array, '_']],
-  pairs: Pairs,
+  model: GatedModel,
+  keep: Bool[np.ndarray, 'units'],
+  sizes: Mapping[str, int],
+  batch: Any,
   floor: float,
-) -> dict[str, Int[np.ndarray, '_']]:
-  """Adds nodes until ablating the circuit raises the loss to `floor`.
+) -> Bool[np.ndarray, 'units']:
+  """Adds units until ablating the circuit raises the loss to `floor`.
 
   Args:
-    config: the model.
-    params: its parameters.
-    nodes: {site: kept channels}.
-    means: {site: values that removed nodes take}.
-    pairs: training pairs.
-    floor: loss, in nats, that the model without the circuit must reach; at
-      most ln 2 can be asked of a model that is left with no preference.
+    model: the model with its ablation.
+    keep: the circuit.
+    sizes: {key: number of units}.
+    batch: training pairs.
+    floor: loss that the model without the circuit must reach; at most ln 2
+      can be asked of a model that is left with no preference.
 
   Returns:
-    {site: kept channels}; the floor may be missed when rounds run out.
+    The circuit with what was added; the floor may be missed when rounds run
+    out.
   """
-  sites = {site: len(mean) for site, mean in means.items()}
-  keep = flatten(gates_of(nodes, sites), sites) > 0
-  few = pairs.take(np.arange(min(_GRADIENT_PAIRS, pairs.last.shape[0])))
+  few = batch.take(np.arange(min(_GRADIENT_PAIRS, batch.size)))
 
   def rest_loss(keep):
-    rest = gates_of(nodes_of(~keep, sites), sites)
-    differences = differences_in_batches(config, params, means, rest, pairs)
-    return float(jnp.mean(pair_losses(differences)))
+    answers = all_outputs(model, rest_of(keep, sizes), batch)
+    return float(jnp.mean(batch.losses(answers)))
 
   for _ in range(_ROUNDS):
     if rest_loss(keep) >= floor:
       break
-    rest = gates_of(nodes_of(~keep, sites), sites)
-    slopes = flatten(gate_slopes(config, params, means, rest, few), sites)
-    gain = np.where(keep, -np.inf, -slopes)
+    slopes = gate_slopes(model, rest_of(keep, sizes), few)
+    gain = np.where(keep, -np.inf, -flatten(_tie(slopes, sizes), sizes))
     best = np.argsort(-gain, kind='stable')
     added = 1
     while True:
@@ -77,4 +75,13 @@ def add_until_necessary(
         break
       added *= 2
     keep = trial
-  return nodes_of(keep, sites)
+  return keep
+
+
+def _tie(slopes, sizes):
+  """Slopes of units from slopes of gates."""
+  tied = dict(slopes)
+  for key in sizes:
+    if key.endswith('attn.qk'):
+      tied[key] = slopes[key[:-1]] + slopes[key[:-2] + 'k']
+  return tied

@@ -1,30 +1,32 @@
-"""Learned gates: one jitted optimisation that says which nodes matter.
+"""Learned gates: one jitted optimisation that says which units matter.
 
 The published method (arXiv 2511.13653, section A.5): a parameter tau per node,
 clamped to [-1, 1]; the gate is on where tau > 0; task loss plus a price per
-active node; AdamW with clipping, warm-up and linear decay. The rank that the
-gates end up with, not their number, is what `selection` builds a circuit from.
+active node; AdamW with clipping, warm-up and linear decay. The same with a
+parameter per nonzero weight prunes edges. The rank that the gates end up with,
+not their number, is what `selection` builds a circuit from.
 """
 
-import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
-from sparse_interp.circuits.gates import Gates, heaviside
-from sparse_interp.circuits.task_loss import (
-  Pairs,
-  answer_differences,
-  pair_losses,
+from sparse_interp.circuits import attribution, selection
+from sparse_interp.circuits.gated_model import (
+  GatedModel,
+  Units,
+  outputs,
+  unfold,
 )
-from sparse_interp.models import GPTConfig
+from sparse_interp.circuits.gates import heaviside
+from sparse_interp.circuits.prune_config import PruneConfig
 
 # Called with what there is to show: phase, step, steps, task_loss, nodes,
 # seconds_left.
@@ -34,110 +36,27 @@ Progress = Callable[[Mapping[str, Any]], None]
 # chunks: the steps of the last one that are beyond the end do nothing.
 _CHUNK = 10
 
-
-@dataclasses.dataclass(frozen=True)
-class PruneConfig:
-  """Hyper-parameters of pruning, with the published names where they exist.
-
-  Attributes:
-    steps: optimisation steps.
-    batch_pairs: pairs of prompts per step.
-    k_coef: price of one active node, in nats.
-    k_warmup_fraction: share of the steps over which that price rises from 0.
-      Where the full model is sure, the task gives no gradient at first, and a
-      full price would switch off important nodes with all others. 0 is the
-      published constant price.
-    init_noise_scale: standard deviation of the initial tau.
-    init_noise_bias: mean of the initial tau; positive, so all nodes start on.
-    weight_decay: decoupled, times the learning rate.
-    learning_rate: peak of the schedule.
-    warmup_fraction: share of the steps with a linear warm-up.
-    beta1: decay of Adam's first moment.
-    inv_beta2: 1 - decay of Adam's second moment.
-    temperature: of the surrogate gradient.
-    clip: largest global norm of a gradient.
-    final_resid: whether the residual stream before the last norm has nodes.
-    target_loss: task loss that a circuit must reach, in nats.
-    margin: how far below the target the search stays on the pairs it sees, so
-      that unseen pairs reach the target, too.
-    selection_pairs: training pairs on which the search measures the loss.
-    holdout_pairs: further training pairs, seen by neither optimisation nor
-      search: where they miss the target, the search starts over with a wider
-      margin.
-    attempts: how often it may do so.
-    calibrate: 'after': gates are learned and the search measures its loss on
-      the raw logits, scale and shift are fitted at the end (published);
-      'during': gates are learned together with a scale and a shift, and the
-      search measures its loss under the best ones.
-    eliminate: after the bisection, also try every kept node alone.
-    min_necessity: task loss that the full model must rise to on the selection
-      pairs when the circuit is ablated from it; nodes are added until it
-      does. None asks for nothing.
-  """
-
-  steps: int = 160
-  batch_pairs: int = 16
-  k_coef: float = 5e-3
-  k_warmup_fraction: float = 0.5
-  init_noise_scale: float = 1e-2
-  init_noise_bias: float = 1e-1
-  weight_decay: float = 1e-3
-  learning_rate: float = 3e-2
-  warmup_fraction: float = 5e-2
-  beta1: float = 0.9
-  inv_beta2: float = 5e-2
-  temperature: float = 1.0
-  clip: float = 1.0
-  final_resid: bool = True
-  target_loss: float = 0.15
-  margin: float = 0.03
-  selection_pairs: int = 64
-  holdout_pairs: int = 128
-  attempts: int = 3
-  calibrate: str = 'during'
-  eliminate: bool = True
-  min_necessity: float | None = None
-
-  def __post_init__(self):
-    for field in ('steps', 'batch_pairs', 'selection_pairs', 'attempts'):
-      _require(field, getattr(self, field) >= 1, self, 'at least 1')
-    for field in ('learning_rate', 'temperature', 'clip', 'target_loss'):
-      _require(field, getattr(self, field) > 0, self, 'positive')
-    for field in ('k_coef', 'weight_decay', 'init_noise_scale', 'margin'):
-      _require(field, getattr(self, field) >= 0, self, 'at least 0')
-    for field in ('beta1', 'warmup_fraction', 'k_warmup_fraction'):
-      _require(field, 0 <= getattr(self, field) < 1, self, 'in [0, 1)')
-    _require('holdout_pairs', self.holdout_pairs >= 0, self, 'at least 0')
-    _require('inv_beta2', 0 < self.inv_beta2 <= 1, self, 'in (0, 1]')
-    _require('margin', self.margin < self.target_loss, self, 'below the target')
-    choices = ('after', 'during')
-    _require('calibrate', self.calibrate in choices, self, 'after or during')
-
-
-def _require(field: str, holds: bool, config: PruneConfig, constraint: str):
-  if not holds:
-    default = PruneConfig.__dataclass_fields__[field].default
-    raise ValueError(
-      f'prune.{field} must be {constraint}, got {getattr(config, field)!r}; '
-      f'choose e.g. {default!r}.'
-    )
+# Pairs or sequences that attribution looks at, where gates start from it.
+_ATTRIBUTED = 64
 
 
 class GateState(NamedTuple):
   """What a step of the optimisation carries on.
 
   Attributes:
-    tau: {site: gate parameters in [-1, 1]}.
+    tau: {key: gate parameters in [-1, 1]}.
     calibration: log of the scale, and the shift, of answer logit differences.
-    tau_sum: {site: sum of tau over the steps done}.
+    tau_sum: {key: sum of tau over the steps done}.
     optimizer: state of the optax chain.
+    key: draws other prompts and subsets.
     step: steps done.
   """
 
-  tau: Gates
+  tau: Units
   calibration: Float[Array, '2']
-  tau_sum: Gates
+  tau_sum: Units
   optimizer: Any
+  key: Key[Array, '']
   step: Int[Array, '']
 
 
@@ -145,10 +64,10 @@ class Optimized(NamedTuple):
   """Result of the optimisation.
 
   Attributes:
-    tau: {site: final gate parameters}.
-    tau_mean: {site: their means over all steps}: it separates nodes that
-      were clamped to the same bound, in the order in which they got there.
-    history: {'step', 'task_loss', 'nodes'}, equally long lists.
+    tau: {key: final gate parameters}.
+    tau_mean: {key: their means over all steps}: it separates units that were
+      clamped to the same bound, in the order in which they got there.
+    history: {'step', 'task_loss', 'active'}, equally long lists.
   """
 
   tau: dict[str, Float[np.ndarray, '_']]
@@ -159,7 +78,7 @@ class Optimized(NamedTuple):
 def hyperparameters(config: PruneConfig) -> dict[str, Float[Array, '']]:
   """The numbers of a step as arrays: changing one compiles nothing anew."""
   names = (
-    'steps k_coef k_warmup_fraction weight_decay learning_rate '
+    'steps k_coef k_warmup_fraction weight_decay learning_rate kl_weight '
     'warmup_fraction beta1 inv_beta2 temperature clip'
   ).split()
   hyper = {name: getattr(config, name) for name in names}
@@ -176,7 +95,7 @@ def _learning_rate(hyper: Mapping, step: Int[Array, '']) -> Float[Array, '']:
 
 
 def _price(hyper: Mapping, step: Int[Array, '']) -> Float[Array, '']:
-  """Price of a node at a step, in nats."""
+  """Price of a unit at a step, in nats."""
   rise = hyper['k_warmup_fraction'] * hyper['steps']
   return hyper['k_coef'] * jnp.minimum(1, (step + 1) / jnp.maximum(rise, 1))
 
@@ -191,41 +110,41 @@ def _optimizer(hyper: Mapping) -> optax.GradientTransformation:
   )
 
 
-@functools.partial(jax.jit, static_argnames='config', donate_argnames='state')
-def _run_chunk(
-  config: GPTConfig,
-  params: dict,
-  means: Gates,
-  pairs: Pairs,
+def _chunk_of_steps(
+  model: GatedModel,
+  data: Any,
   hyper: Mapping[str, Float[Array, '']],
   state: GateState,
   batches: Int[Array, 'chunk batch'],
 ) -> tuple[GateState, tuple[Float[Array, 'chunk'], Float[Array, 'chunk']]]:
-  """Scans over steps; returns state, task losses and active nodes by step."""
+  """Scans over steps; returns state, losses and active units by step."""
   optimizer = _optimizer(hyper)
 
-  def objective(learned, price, indices):
+  def objective(learned, price, indices, key):
     tau, calibration = learned
     log_scale, shift = hyper['calibrate'] * calibration
-    gates = jax.tree.map(lambda t: heaviside(t, hyper['temperature']), tau)
-    differences = answer_differences(
-      config, params, means, gates, pairs.take(indices)
+    step = functools.partial(heaviside, temperature=hyper['temperature'])
+    batch = data.take(indices)
+    answers = outputs(model, unfold(model, tau, step), batch, key)
+    losses = batch.losses(
+      answers, jnp.exp(log_scale), shift, hyper['kl_weight']
     )
-    losses = pair_losses(differences, jnp.exp(log_scale), shift)
-    nodes = sum(jnp.sum(gate) for gate in gates.values())
-    task_loss = jnp.mean(losses)
-    return task_loss + price * nodes, (task_loss, nodes)
+    active = sum(jnp.sum(step(unit)) for unit in tau.values())
+    loss = jnp.mean(losses)
+    return loss + price * active, (loss, active)
 
   def update(state, indices):
     learned = (state.tau, state.calibration)
+    key, used = jax.random.split(state.key)
     gradient, shown = jax.grad(objective, has_aux=True)(
-      learned, _price(hyper, state.step), indices
+      learned, _price(hyper, state.step), indices, used
     )
     updates, inner = optimizer.update(gradient, state.optimizer, learned)
     tau, calibration = optax.apply_updates(learned, updates)
     tau = jax.tree.map(lambda t: jnp.clip(t, -1, 1), tau)
     total = jax.tree.map(jnp.add, state.tau_sum, tau)
-    return GateState(tau, calibration, total, inner, state.step + 1), shown
+    state = GateState(tau, calibration, total, inner, key, state.step + 1)
+    return state, shown
 
   def step(state, indices):
     return jax.lax.cond(
@@ -237,22 +156,58 @@ def _run_chunk(
   return jax.lax.scan(step, state, batches)
 
 
+_run_chunk = jax.jit(_chunk_of_steps, donate_argnames='state')
+
+
+@functools.partial(jax.jit, donate_argnames='state')
+def _run_chunks(model, data, hyper, state, batches):
+  """The same for several jobs side by side, along a first axis."""
+  run = lambda *job: _chunk_of_steps(model, *job)  # noqa: E731
+  return jax.vmap(run)(data, hyper, state, batches)
+
+
 def _start(
-  hyper: Mapping, prune_config: PruneConfig, sites: Mapping[str, int], seed: int
+  model: GatedModel,
+  data: Any,
+  hyper: Mapping,
+  prune_config: PruneConfig,
+  sizes: Mapping[str, int],
+  seed: int,
 ) -> GateState:
-  keys = jax.random.split(jax.random.key(seed), len(sites))
+  keys = jax.random.split(jax.random.key(seed), len(sizes) + 1)
   tau = {}
-  for key, (site, width) in zip(keys, sites.items(), strict=True):
-    noise = prune_config.init_noise_scale * jax.random.normal(key, (width,))
-    tau[site] = jnp.clip(prune_config.init_noise_bias + noise, -1, 1)
+  for key, (name, size) in zip(keys[1:], sizes.items(), strict=True):
+    noise = prune_config.init_noise_scale * jax.random.normal(key, (size,))
+    tau[name] = prune_config.init_noise_bias + noise
+  if prune_config.init_attribution > 0:
+    lead = _lead(model, data, sizes)
+    tau = {
+      k: t + prune_config.init_attribution * lead[k] for k, t in tau.items()
+    }
+  tau = {name: jnp.clip(t, -1, 1) for name, t in tau.items()}
   calibration = jnp.zeros(2)
   return GateState(
     tau,
     calibration,
     jax.tree.map(jnp.zeros_like, tau),
     _optimizer(hyper).init((tau, calibration)),
+    keys[0],
     jnp.zeros((), jnp.int32),
   )
+
+
+def _lead(
+  model: GatedModel, data: Any, sizes: Mapping[str, int]
+) -> dict[str, Float[np.ndarray, '_']]:
+  """1 for the unit that attribution ranks first, 0 for the last."""
+  some = data.take(np.arange(min(_ATTRIBUTED, data.size)))
+  # By size: a unit that makes the loss worse may still be part of the circuit.
+  scores = np.abs(attribution.eap_ig(model, some, sizes))
+  order = attribution.order(scores)
+  rank = np.empty(order.size, np.float32)
+  rank[order] = np.arange(order.size)
+  lead = 1 - np.log1p(rank) / np.log1p(max(order.size - 1, 1))
+  return selection.split(lead.astype(np.float32), sizes)
 
 
 def draw_batches(
@@ -268,26 +223,22 @@ def draw_batches(
 
 
 def optimize(
-  config: GPTConfig,
-  params: dict,
-  means: Gates,
-  pairs: Pairs,
-  sites: Mapping[str, int],
+  model: GatedModel,
+  data: Any,
+  sizes: Mapping[str, int],
   prune_config: PruneConfig,
   seed: int,
   progress: Progress | None = None,
 ) -> Optimized:
-  """Learns a gate for every node.
+  """Learns a gate for every unit.
 
   Everything that differs between tasks is an argument of the compiled
   function, so that tasks of equal shapes share one compilation.
 
   Args:
-    config: the model.
-    params: its parameters.
-    means: {site: values that removed nodes take}.
-    pairs: training pairs.
-    sites: {site: width} of the nodes.
+    model: the model with its ablation.
+    data: training Pairs or Recorded.
+    sizes: {key: number of units}, from `gated_model.unit_sizes`.
     prune_config: hyper-parameters.
     seed: of the initial noise and of the batches.
     progress: called now and then with what there is to show.
@@ -295,41 +246,97 @@ def optimize(
   Returns:
     Gate parameters and history.
   """
-  hyper = hyperparameters(prune_config)
-  state = _start(hyper, prune_config, sites, seed)
-  steps = prune_config.steps
-  chunks = -(-steps // _CHUNK)
-  batches = draw_batches(
-    pairs.last.shape[0], prune_config.batch_pairs, chunks * _CHUNK, seed
+  return _optimize(
+    model,
+    functools.partial(_run_chunk, model),
+    [(data, prune_config, seed)],
+    sizes,
+    progress,
+    lambda jobs: jobs[0],
+  )[0]
+
+
+def optimize_together(
+  model: GatedModel,
+  jobs: Sequence[tuple[Any, PruneConfig, int]],
+  sizes: Mapping[str, int],
+  progress: Progress | None = None,
+) -> list[Optimized]:
+  """Several optimisations as one vmapped call.
+
+  Args:
+    model: the model with its ablation.
+    jobs: data of equal shapes, hyper-parameters with equal `steps` and
+      `batch_pairs`, and seed of each.
+    sizes: {key: number of units}.
+    progress: called now and then with what the first job has to show.
+
+  Returns:
+    What `optimize` returns, for each job, to rounding.
+  """
+  if len(jobs) == 1:
+    return [optimize(model, jobs[0][0], sizes, *jobs[0][1:], progress)]
+  return _optimize(
+    model,
+    functools.partial(_run_chunks, model),
+    jobs,
+    sizes,
+    progress,
+    lambda jobs: jax.tree.map(lambda *parts: jnp.stack(parts), *jobs),
   )
-  losses, nodes = [], []
+
+
+def _optimize(model, run, jobs, sizes, progress, stack):
+  """`stack` joins the arrays of all jobs into those that `run` takes."""
+  datas, configs, _ = zip(*jobs, strict=True)
+  steps = configs[0].steps
+  chunks = -(-steps // _CHUNK)
+  hypers = [hyperparameters(config) for config in configs]
+  data, hyper = stack(datas), stack(hypers)
+  state = stack(
+    [
+      _start(model, data, hyper, config, sizes, seed)
+      for hyper, (data, config, seed) in zip(hypers, jobs, strict=True)
+    ]
+  )
+  batches = [
+    draw_batches(data.size, config.batch_pairs, chunks * _CHUNK, seed)
+    for data, config, seed in jobs
+  ]
+  shown = []
   began = time.monotonic()
-  for chunk in np.split(batches, chunks):
-    state, shown = _run_chunk(
-      config, params, means, pairs, hyper, state, jnp.asarray(chunk)
+  for i in range(chunks):
+    part = slice(i * _CHUNK, (i + 1) * _CHUNK)
+    state, numbers = run(
+      data, hyper, state, stack([jnp.asarray(b[part]) for b in batches])
     )
-    losses.extend(np.asarray(shown[0]).tolist())
-    nodes.extend(np.asarray(shown[1]).tolist())
-    done = min(len(losses), steps)
+    # (2, jobs, chunk): losses and active units.
+    shown.append(np.asarray(numbers).reshape(2, len(jobs), -1))
+    done = min((i + 1) * _CHUNK, steps)
     if progress is not None:
-      elapsed = time.monotonic() - began
+      last = shown[-1][:, 0, (done - 1) % _CHUNK]
       progress(
         {
           'phase': 'optimise',
           'step': done,
           'steps': steps,
-          'task_loss': losses[done - 1],
-          'nodes': int(nodes[done - 1]),
-          'seconds_left': elapsed / done * (steps - done),
+          'task_loss': float(last[0]),
+          'active': int(last[1]),
+          'seconds_left': (time.monotonic() - began) / done * (steps - done),
         }
       )
-  history = {
-    'step': list(range(1, steps + 1)),
-    'task_loss': losses[:steps],
-    'nodes': [int(n) for n in nodes[:steps]],
-  }
-  return Optimized(
-    {site: np.asarray(t) for site, t in state.tau.items()},
-    {site: np.asarray(t) / steps for site, t in state.tau_sum.items()},
-    history,
-  )
+  numbers = np.concatenate(shown, axis=2)[:, :, :steps]
+  results = []
+  for job in range(len(jobs)):
+    own = lambda arrays: {  # noqa: E731
+      key: np.asarray(arrays[key]).reshape(len(jobs), -1)[job]  # noqa: B023
+      for key in sizes
+    }
+    history = {
+      'step': list(range(1, steps + 1)),
+      'task_loss': numbers[0, job].tolist(),
+      'active': [int(n) for n in numbers[1, job]],
+    }
+    tau_mean = {k: total / steps for k, total in own(state.tau_sum).items()}
+    results.append(Optimized(own(state.tau), tau_mean, history))
+  return results

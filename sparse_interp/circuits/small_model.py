@@ -23,7 +23,11 @@ from jaxtyping import Array, Float, Int
 
 from sparse_interp.circuits.gates import Gates, blend
 from sparse_interp.models import GPTConfig
-from sparse_interp.models.layers import LAYER_EPSILON, RMS_EPSILON
+from sparse_interp.models.layers import (
+  LAYER_EPSILON,
+  RMS_EPSILON,
+  visibility,
+)
 from sparse_interp.ops.topk import abs_topk
 
 # Up to this many kept nodes, comparing each with its whole site is cheaper
@@ -96,10 +100,10 @@ class Unembed(NamedTuple):
   rest_count: Float[Array, '']  # removed channels ...
   rest_mean: Float[Array, '']  # ... their mean
   rest_spread: Float[Array, '']  # ... and squared distance from it
-  kernel: Float[Array, 'kept vocab']
-  rest_logits: Float[Array, 'vocab']
-  rest_gain: Float[Array, 'vocab']
-  bias: Float[Array, 'vocab']
+  kernel: Float[Array, 'kept outputs']
+  rest_logits: Float[Array, 'outputs']
+  rest_gain: Float[Array, 'outputs']
+  bias: Float[Array, 'outputs']
   bigram_table: Float[Array, 'vocab vocab'] | None
 
 
@@ -194,7 +198,7 @@ def _keep(config, linear, x, site, width):
   return keep_largest(x, linear.kept, config.kept_activations(site, width))
 
 
-def _patterns(config, heads, q, k):
+def _patterns(config, heads, q, k, visible):
   """Attention weights (batch, heads, time, time); rows sum to 1 or less."""
   # Sites without kept nodes leave their slots constant.
   shape = (*q.shape[:2], heads.query.shape[0])
@@ -206,7 +210,6 @@ def _patterns(config, heads, q, k):
   scores = jnp.einsum('bhtu,bsu->bhts', by_head, key)
   scores = scores + heads.constant[:, None, None]
   scores = scores / np.sqrt(config.d_head)
-  visible = np.tril(np.ones(scores.shape[-2:], bool))
   scores = jnp.where(visible, scores, -jnp.inf)
   highest = jnp.max(scores, axis=-1, keepdims=True)
   if heads.sink is not None:
@@ -218,7 +221,7 @@ def _patterns(config, heads, q, k):
   return weights / total
 
 
-def _attention(config, block, x, see):
+def _attention(config, block, x, visible, see):
   """Output of the heads that matter, before AbsTopK, (batch, time, columns)."""
 
   def project(name, linear):
@@ -232,7 +235,7 @@ def _attention(config, block, x, see):
   if block.heads is None:
     return jnp.zeros((*x.shape[:2], 0)) @ block.out.kernel + block.out.bias
   q, k = project('q', block.q), project('k', block.k)
-  weights = _patterns(config, block.heads, q, k)
+  weights = _patterns(config, block.heads, q, k, visible)
   y = jnp.einsum('bnts,bsn->btn', weights[:, block.heads.value_head], v)
   out = _product(y, block.out)
   if block.heads.total_kernel is not None:
@@ -257,7 +260,7 @@ def _mlp(config, block, x, see):
   return _product(hidden, block.out)
 
 
-def _run_block(config, block, x, tokens, kind, see):
+def _run_block(config, block, x, tokens, visible, kind, see):
   """x plus what half a block adds to it; kind is 'attn' or 'mlp'."""
   if block.out is not None:
     if block.read is None:
@@ -265,8 +268,10 @@ def _run_block(config, block, x, tokens, kind, see):
     else:
       inputs = _read(config, block.read, x, tokens, f'{kind}_in')
       inputs = see(f'{kind}.act_in', inputs, block.read.mean)
-    run = _attention if kind == 'attn' else _mlp
-    delta = run(config, block, inputs, see)
+    if kind == 'attn':
+      delta = _attention(config, block, inputs, visible, see)
+    else:
+      delta = _mlp(config, block, inputs, see)
     delta = _keep(config, block.out, delta, f'{kind}_out', config.d_model)
     delta = see(f'{kind}.resid_delta', delta, block.out.mean)
     x = (x + block.constant).at[..., block.write].add(delta)
@@ -305,6 +310,7 @@ def apply(
   tokens: Int[Array, 'batch time'],
   positions: Int[Array, 'batch'] | None = None,
   gates: Gates | None = None,
+  lengths: Int[Array, 'batch'] | None = None,
 ) -> Float[Array, '...']:
   """Logits of a circuit.
 
@@ -315,14 +321,16 @@ def apply(
       for all.
     gates: {site: gates of the kept nodes, in their order}, to remove further
       nodes; sites that are absent keep all of theirs.
+    lengths: number of tokens per sequence, as in `GPT`; None: all count.
 
   Returns:
-    Float32 logits, (batch, time, vocab) or, with positions, (batch, vocab).
+    Float32 logits, (batch, time, outputs) or, with positions, (batch, outputs).
   """
   config = small.config
   x = small.embedding[tokens]
   if small.added is not None:
     x = x + small.added[: tokens.shape[1]]
+  visible = visibility(config, tokens.shape[1], lengths)
 
   def see(site, values, mean):
     if gates is None or site not in gates:
@@ -336,6 +344,7 @@ def apply(
       block,
       x,
       tokens,
+      visible,
       kind,
       lambda site, v, mean, layer=i // 2: see(f'{layer}.{site}', v, mean),
     )

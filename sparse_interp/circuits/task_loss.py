@@ -1,25 +1,21 @@
-"""The task loss: two-way cross-entropy at the last token of pairs of prompts.
+"""Pairs of prompts as arrays, and what a model's answer to them is worth.
 
 Only the difference between the two answers' logits at one position matters, so
-this is all that pruning and evaluation compute of a model's output.
+this is all that pruning and evaluation compute of a model's output. Another
+kind of task is in `output_loss`; both have the same methods, which is all
+that `gated_model` and pruning know of a task.
 """
 
-import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from sparse_interp.circuits.gates import Gates, gate_edits
-from sparse_interp.models import GPT, GPTConfig
+from sparse_interp.circuits import calibration
+from sparse_interp.circuits.losses import kl_losses, pair_losses
 from sparse_interp.tasks.encoding import EncodedTask
-
-TASK_LOSS = (
-  'mean over pairs and both prompts of the cross-entropy between the two '
-  'answers at the last token, in nats'
-)
 
 
 class Pairs(NamedTuple):
@@ -29,15 +25,85 @@ class Pairs(NamedTuple):
     tokens: ids of prompts a and b, padded on the right.
     last: index of the last prompt token.
     answers: first token of the answer to a and of the answer to b.
+    full: answer logit differences of the full model, for losses with a KL
+      part (`gated_model.add_full`); None until then.
   """
 
   tokens: Int[Array, 'pairs 2 time']
   last: Int[Array, 'pairs 2']
   answers: Int[Array, 'pairs 2']
+  full: Float[Array, 'pairs 2'] | None = None
+
+  @property
+  def size(self) -> int:
+    """Number of pairs."""
+    return self.last.shape[0]
 
   def take(self, indices: Int[np.ndarray | Array, 'chosen']) -> 'Pairs':
     """The pairs at `indices`."""
-    return Pairs(*(array[indices] for array in self))
+    return jax.tree.map(lambda array: array[indices], self)
+
+  def inputs(self) -> dict[str, Any]:
+    """Arguments of a model call: tokens and the positions that answer."""
+    tokens = self.tokens.reshape(-1, self.tokens.shape[2])
+    return {'tokens': tokens, 'positions': self.last.reshape(-1)}
+
+  def visible(self) -> Bool[Array, 'prompts time']:
+    """Positions that hold a prompt, not padding."""
+    return jnp.arange(self.tokens.shape[2]) <= self.last.reshape(-1)[:, None]
+
+  def read(
+    self, logits: Float[Array, 'prompts vocab']
+  ) -> Float[Array, 'pairs 2']:
+    """Logit of a's answer minus that of b's, on both prompts of each pair."""
+    by_prompt = logits.reshape(self.answers.shape[0], 2, -1)
+    chosen = jnp.take_along_axis(by_prompt, self.answers[:, None, :], axis=2)
+    return chosen[..., 0] - chosen[..., 1]
+
+  def losses(
+    self,
+    outputs: Float[Array | np.ndarray, 'pairs 2'],
+    scale: Float[Array, ''] | float = 1.0,
+    shift: Float[Array, ''] | float = 0.0,
+    kl_weight: Float[Array, ''] | float = 0.0,
+  ) -> Float[Array, 'pairs']:
+    """(1 - kl_weight) * task loss + kl_weight * KL, for each pair."""
+    task = pair_losses(outputs, scale, shift)
+    if self.full is None:
+      return task
+    kl = kl_losses(outputs, self.full, scale, shift)
+    return (1 - kl_weight) * task + kl_weight * kl
+
+  def calibrate(
+    self, outputs: Float[Array | np.ndarray, 'pairs 2']
+  ) -> tuple[Float[Array, ''], Float[Array, '']]:
+    """Scale and shift of the outputs that suit these pairs best."""
+    return calibration.fit(outputs)
+
+  def partners(
+    self, kind: str, key: Key[Array, '']
+  ) -> tuple[dict[str, Any], Int[Array, 'prompts time']]:
+    """Other prompts, whose activations removed parts take.
+
+    Args:
+      kind: 'counterfactual': the other prompt of the pair; 'resample': a
+        random prompt of these pairs.
+      key: of the random order.
+
+    Returns:
+      Arguments of a model call, and the position there that stands for each
+      position here: prompts are aligned at their last tokens.
+    """
+    tokens, last = self.tokens, self.last
+    if kind == 'counterfactual':
+      tokens, last = tokens[:, ::-1], last[:, ::-1]
+    tokens, last = tokens.reshape(-1, tokens.shape[2]), last.reshape(-1)
+    if kind == 'resample':
+      order = jax.random.permutation(key, last.shape[0])
+      tokens, last = tokens[order], last[order]
+    time = jnp.arange(tokens.shape[1])
+    moved = time + (last - self.last.reshape(-1))[:, None]
+    return {'tokens': tokens}, jnp.clip(moved, 0, tokens.shape[1] - 1)
 
 
 def make_pairs(task: EncodedTask, multiple: int = 64) -> Pairs:
@@ -55,114 +121,3 @@ def make_pairs(task: EncodedTask, multiple: int = 64) -> Pairs:
     jnp.asarray(task.last, jnp.int32),
     jnp.asarray(task.answers, jnp.int32),
   )
-
-
-def pair_losses(
-  differences: Float[Array | np.ndarray, '*pairs 2'],
-  scale: Float[Array, ''] | float = 1.0,
-  shift: Float[Array, ''] | float = 0.0,
-) -> Float[Array, '*pairs']:
-  """Task loss of each pair from its two logit differences, in nats.
-
-  With d = logit(answer of a) - logit(answer of b) at the last token, the
-  two-way cross-entropy is softplus(-d) on prompt a and softplus(d) on prompt
-  b; a pair's loss is the mean of both (published stored losses are the sum).
-
-  Args:
-    differences: d on prompts a and b.
-    scale: multiplies d.
-    shift: is added to scale * d.
-  """
-  calibrated = scale * differences + shift
-  signs = jnp.array([-1.0, 1.0])
-  return jnp.mean(jax.nn.softplus(signs * calibrated), axis=-1)
-
-
-def subtract_answers(
-  logits: Float[Array, 'prompts vocab'], answers: Int[Array, 'pairs 2']
-) -> Float[Array, 'pairs 2']:
-  """Logit of a's answer minus that of b's, on prompts a and b of each pair."""
-  by_prompt = logits.reshape(answers.shape[0], 2, -1)
-  chosen = jnp.take_along_axis(by_prompt, answers[:, None, :], axis=2)
-  return chosen[..., 0] - chosen[..., 1]
-
-
-def answer_differences(
-  config: GPTConfig,
-  params: dict,
-  means: Gates,
-  gates: Gates,
-  pairs: Pairs,
-) -> Float[Array, 'pairs 2']:
-  """Answer logit differences of the gated model.
-
-  Args:
-    config: the model.
-    params: its parameters.
-    means: {site: values that removed nodes take}.
-    gates: {site: 1 where a node is kept, 0 where it is removed}.
-    pairs: prompts and answers.
-
-  Returns:
-    logit(answer of a) - logit(answer of b) at the last token of a and of b.
-  """
-  tokens = pairs.tokens.reshape(-1, pairs.tokens.shape[2])
-  logits, _ = GPT(config).apply(
-    {'params': params},
-    tokens,
-    edits=gate_edits(gates, means),
-    positions=pairs.last.reshape(-1),
-  )
-  return subtract_answers(logits, pairs.answers)
-
-
-@functools.partial(jax.jit, static_argnames='config')
-def gate_slopes(
-  config: GPTConfig,
-  params: dict,
-  means: Gates,
-  gates: Gates,
-  pairs: Pairs,
-  scale: Float[Array, ''] | float = 1.0,
-  shift: Float[Array, ''] | float = 0.0,
-) -> dict[str, Float[Array, '_']]:
-  """Gradient of the task loss in the gates, by site.
-
-  To first order, removing a node costs minus its slope.
-  """
-
-  def loss(gates):
-    differences = answer_differences(config, params, means, gates, pairs)
-    return jnp.mean(pair_losses(differences, scale, shift))
-
-  return jax.grad(loss)(dict(gates))
-
-
-_jitted_differences = functools.partial(jax.jit, static_argnames='config')(
-  answer_differences
-)
-
-
-def differences_in_batches(
-  config: GPTConfig,
-  params: dict,
-  means: Gates,
-  gates: Gates,
-  pairs: Pairs,
-  batch_pairs: int = 32,
-) -> Float[np.ndarray, 'pairs 2']:
-  """Answer logit differences of any number of pairs, in one compiled shape.
-
-  The last batch is filled up with pairs that were already there, so that every
-  task, gate and number of pairs runs the same program.
-  """
-  count = pairs.last.shape[0]
-  parts = []
-  for start in range(0, count, batch_pairs):
-    indices = np.arange(start, start + batch_pairs) % count
-    parts.append(
-      np.asarray(
-        _jitted_differences(config, params, means, gates, pairs.take(indices))
-      )
-    )
-  return np.concatenate(parts)[:count]

@@ -26,7 +26,7 @@ _CHOICES = {
 
 @dataclasses.dataclass(frozen=True)
 class GPTConfig:
-  """Architecture of a decoder-only transformer (arXiv 2511.13653, A.1).
+  """Architecture of a transformer (arXiv 2511.13653, A.1).
 
   Attributes:
     vocab_size: number of tokens.
@@ -52,6 +52,9 @@ class GPTConfig:
       channels appended to the input of every attention and MLP.
     d_position: number of those channels.
     final_logits_bias: a constant (vocab,) vector added to the logits.
+    causal: positions see themselves and earlier ones; if False, all.
+    d_output: columns of the unembedding where outputs are not tokens; None
+      means vocab_size.
     dtype: of the matrix products; parameters, norms, logits are float32.
   """
 
@@ -74,13 +77,15 @@ class GPTConfig:
   position: str = 'none'
   d_position: int | None = None
   final_logits_bias: bool = False
+  causal: bool = True
+  d_output: int | None = None
   dtype: str = 'float32'
 
   def __post_init__(self):
     for field in ('vocab_size', 'n_layer', 'd_model', 'd_head'):
       _require_positive(field, getattr(self, field))
     _require_positive('context_length', self.context_length)
-    for field in ('n_head', 'd_mlp', 'd_position'):
+    for field in ('n_head', 'd_mlp', 'd_position', 'd_output'):
       if getattr(self, field) is not None:
         _require_positive(field, getattr(self, field))
     for field, choices in _CHOICES.items():
@@ -97,6 +102,7 @@ class GPTConfig:
         'model.n_head.'
       )
     self._check_activation_sites()
+    self._check_output()
     concatenated = self.position.startswith('concat')
     if concatenated != (self.d_position is not None):
       raise ValueError(
@@ -132,6 +138,21 @@ class GPTConfig:
         f'site, got {density} with a width of {narrowest}; choose at least '
         f'{1 / narrowest:.4g}.'
       )
+
+  def _check_output(self):
+    if self.d_output is None:
+      return
+    for field in ('tied_unembed', 'bigram_table', 'final_logits_bias'):
+      if getattr(self, field):
+        raise ValueError(
+          f'model.d_output must be None with model.{field}, which is as wide '
+          f'as the vocabulary, got {self.d_output}; set model.{field}=False.'
+        )
+
+  @property
+  def output_width(self) -> int:
+    """Number of logits: d_output, or one per token."""
+    return self.d_output or self.vocab_size
 
   @property
   def n_heads(self) -> int:

@@ -1,6 +1,6 @@
 """The model: tokens in, logits and every named activation out.
 
-GPT-2-like decoder with the switches of arXiv 2511.13653 (section 2, A.1).
+GPT-2-like transformer with the switches of arXiv 2511.13653 (section 2, A.1).
 """
 
 import functools
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from sparse_interp.models import sites
 from sparse_interp.models.config import GPTConfig
-from sparse_interp.models.layers import Block, Norm
+from sparse_interp.models.layers import Block, Norm, visibility
 
 Edit = Callable[[Array], Array]
 
@@ -30,7 +30,7 @@ def sinusoidal_positions(
 
 
 class GPT(nn.Module):
-  """Decoder-only transformer, sparse in weights by training, not by masks.
+  """Transformer, sparse in weights by training, not by masks.
 
   Attributes:
     config: the architecture.
@@ -44,6 +44,7 @@ class GPT(nn.Module):
     tokens: Int[Array, 'batch time'],
     edits: Mapping[str, Edit] | None = None,
     positions: Int[Array, 'batch'] | None = None,
+    lengths: Int[Array, 'batch'] | None = None,
   ) -> tuple[Float[Array, '...'], dict[str, Float[Array, 'batch time _']]]:
     """Runs the model.
 
@@ -54,11 +55,17 @@ class GPT(nn.Module):
         Any recorded name may be edited.
       positions: one time index per sequence at which logits are wanted; None
         for all. Unembedding one position is far cheaper than all.
+      lengths: number of tokens per sequence, at least 1, where sequences are
+        padded on the right: what follows is seen from nowhere. None: all
+        tokens count. Only a model that is not causal needs it.
 
     Returns:
-      Logits in float32, (batch, time, vocab) or, with positions, (batch,
-      vocab); and activations by name, each (batch, time, width): the node
-      sites plus `{layer}.resid_in`, `{layer}.resid_mid`, `{layer}.attn.y`.
+      Logits in float32, (batch, time, outputs) or, with positions, (batch,
+      outputs), where outputs are tokens or `d_output` columns; and activations
+      by name, each (batch, time, width): the node sites plus
+      `{layer}.resid_in`, `{layer}.resid_mid`, `{layer}.attn.y`, and
+      `{site}.raw` for the sites that a matrix writes: its product, before
+      nonlinearity and AbsTopK.
 
     Raises:
       ValueError: if an edit names an unknown site, or learned positions are
@@ -83,12 +90,14 @@ class GPT(nn.Module):
     )
     x = embed(tokens)
     added, concatenated = self._positions(tokens.shape[1])
+    visible = visibility(config, tokens.shape[1], lengths)
     if added is not None:
       x = x + added
     for layer in range(config.n_layer):
       x = Block(config, name=f'h_{layer}')(
         x,
         concatenated,
+        visible,
         lambda site, x, layer=layer: see(f'{layer}.{site}', x),
       )
     x = see('final_resid', x)
@@ -149,7 +158,7 @@ class GPT(nn.Module):
       kernel = embed.embedding.T.astype(config.dtype)
       return product(x.astype(config.dtype), kernel, (((2,), (0,)), ((), ())))
     return nn.Dense(
-      config.vocab_size,
+      config.output_width,
       use_bias=False,
       dtype=config.dtype,
       kernel_init=nn.initializers.normal(0.02),
@@ -178,5 +187,7 @@ def recorded_names(config: GPTConfig) -> list[str]:
       names.append(site.replace('mlp.act_in', 'resid_mid'))
     if site.endswith('attn.resid_delta'):
       names.append(site.replace('attn.resid_delta', 'attn.y'))
+    if not site.endswith('act_in') and site != 'final_resid':
+      names.append(f'{site}.raw')
     names.append(site)
   return names

@@ -1,8 +1,9 @@
 """The pure modules of a block: norm, attention and MLP, seen site by site.
 
 Every module takes `see(site, x)`, called at each named place with the value
-after AbsTopK; what it returns is what flows on. That one function records
-activations and applies edits, so the modules know neither.
+after AbsTopK, and at `{site}.raw` with the matrix product that becomes it; what
+it returns is what flows on. That one function records activations and applies
+edits, so the modules know neither.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from sparse_interp.models.config import GPTConfig
 from sparse_interp.ops.topk import abs_topk
@@ -69,21 +70,39 @@ def _write_stddev(config: GPTConfig) -> float:
   return 0.02 / np.sqrt(2 * config.n_layer)
 
 
-def causal_attention(
+def visibility(
+  config: GPTConfig, time: int, lengths: Int[Array, 'batch'] | None
+) -> Bool[Array | np.ndarray, '#batch 1 time time']:
+  """Which keys (last axis) a query sees: earlier ones, or all, below length.
+
+  Args:
+    config: the model; `causal` is what counts.
+    time: length of the arrays.
+    lengths: keys at this position and later are invisible; at least 1. None:
+      no sequence is padded.
+  """
+  visible = np.ones((1, 1, time, time), bool)
+  if config.causal:
+    visible = np.tril(visible)
+  if lengths is None:
+    return visible
+  return visible & (jnp.arange(time) < lengths[:, None])[:, None, None]
+
+
+def attention(
   q: Float[Array, 'batch time heads d_head'],
   k: Float[Array, 'batch time heads d_head'],
   v: Float[Array, 'batch time heads d_head'],
+  visible: Bool[Array | np.ndarray, '#batch 1 time time'],
   sink: Float[Array, 'heads'] | None,
 ) -> Float[Array, 'batch time heads d_head']:
-  """Causal softmax attention, scale 1/sqrt(d_head), with an optional sink.
+  """Softmax attention to visible keys, scale 1/sqrt(d_head), optional sink.
 
   The sink adds exp(sink) to the denominator of every softmax of its head: an
   extra slot with key and value zero and that logit, unscaled (A.1).
   """
-  time, d_head = q.shape[1], q.shape[3]
-  scores = jnp.einsum('bqhd,bkhd->bhqk', q, k) / np.sqrt(d_head)
+  scores = jnp.einsum('bqhd,bkhd->bhqk', q, k) / np.sqrt(q.shape[3])
   scores = scores.astype(jnp.float32)
-  visible = np.tril(np.ones((time, time), bool))
   scores = jnp.where(visible, scores, -jnp.inf)
   highest = jnp.max(scores, axis=-1, keepdims=True)
   if sink is not None:
@@ -104,22 +123,27 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'batch time width'], see: See
+    self,
+    x: Float[Array, 'batch time width'],
+    visible: Bool[Array | np.ndarray, '#batch 1 time time'],
+    see: See,
   ) -> Float[Array, 'batch time d_model']:
     config = self.config
     x = see('attn.act_in', sparsify(config, 'attn_in', x))
     qkv = _dense(config, 3 * config.d_attn, 0.02, 'c_attn')(x)
     heads = []
     for name, part in zip('qkv', jnp.split(qkv, 3, axis=-1), strict=True):
+      part = see(f'attn.{name}.raw', part)
       # AbsTopK acts on the flat vector: all heads compete.
       part = see(f'attn.{name}', sparsify(config, f'attn_{name}', part))
       heads.append(part.reshape(*part.shape[:2], -1, config.d_head))
     sink = None
     if config.sink:
       sink = self.param('sink_logit', nn.initializers.zeros, (config.n_heads,))
-    y = causal_attention(*heads, sink)
+    y = attention(*heads, visible, sink)
     y = see('attn.y', y.reshape(*y.shape[:2], -1))
     delta = _dense(config, config.d_model, _write_stddev(config), 'c_proj')(y)
+    delta = see('attn.resid_delta.raw', delta)
     return see('attn.resid_delta', sparsify(config, 'attn_out', delta))
 
 
@@ -135,12 +159,14 @@ class MLP(nn.Module):
     config = self.config
     x = see('mlp.act_in', sparsify(config, 'mlp_in', x))
     x = _dense(config, config.mlp_width, 0.02, 'c_fc')(x)
+    x = see('mlp.post_act.raw', x)
     if config.activation == 'gelu':
       x = jax.nn.gelu(x, approximate=False)
     else:
       x = jax.nn.relu(x)
     x = see('mlp.post_act', sparsify(config, 'mlp_neuron', x))
     delta = _dense(config, config.d_model, _write_stddev(config), 'c_proj')(x)
+    delta = see('mlp.resid_delta.raw', delta)
     return see('mlp.resid_delta', sparsify(config, 'mlp_out', delta))
 
 
@@ -154,6 +180,7 @@ class Block(nn.Module):
     self,
     x: Float[Array, 'batch time d_model'],
     positions: Float[Array, 'time d_position'] | None,
+    visible: Bool[Array | np.ndarray, '#batch 1 time time'],
     see: See,
   ) -> Float[Array, 'batch time d_model']:
     config = self.config
@@ -172,6 +199,7 @@ class Block(nn.Module):
       return jax.nn.relu(x) if relu else x
 
     x = see('resid_in', x)
-    x = add(x, Attention(config, name='attn')(read(x, 'ln_1', 'ln_p1'), see))
+    attn, mlp = Attention(config, name='attn'), MLP(config, name='mlp')
+    x = add(x, attn(read(x, 'ln_1', 'ln_p1'), visible, see))
     x = see('resid_mid', x)
-    return add(x, MLP(config, name='mlp')(read(x, 'ln_2', 'ln_p2'), see))
+    return add(x, mlp(read(x, 'ln_2', 'ln_p2'), see))

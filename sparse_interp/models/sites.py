@@ -6,6 +6,7 @@ site, an edge one nonzero weight between two nodes (arXiv 2511.13653, sections
 """
 
 import dataclasses
+from typing import Any
 
 from sparse_interp.models.config import GPTConfig
 
@@ -27,6 +28,29 @@ class EdgeMatrix:
   path: tuple[str, ...]
   start: int
   stop: int
+
+  @property
+  def name(self) -> str:
+    """Key under which gates on its nonzero weights are kept."""
+    return f'{self.source}->{self.target}'
+
+  def block(self, params: dict) -> Any:
+    """Its (source width, target width) part of a kernel."""
+    for key in self.path:
+      params = params[key]
+    return params[:, self.start : self.stop]
+
+  def replace_block(self, params: dict, block: Any) -> dict:
+    """Parameters with another part of the kernel; `params` stays as it is."""
+
+    def replaced(node, path):
+      if not path:
+        if (self.start, self.stop) == (0, node.shape[1]):
+          return block
+        return node.at[:, self.start : self.stop].set(block)
+      return {**node, path[0]: replaced(node[path[0]], path[1:])}
+
+    return replaced(params, self.path)
 
 
 def node_sites(config: GPTConfig, final_resid: bool = True) -> dict[str, int]:
@@ -50,6 +74,22 @@ def node_sites(config: GPTConfig, final_resid: bool = True) -> dict[str, int]:
   if final_resid:
     sites['final_resid'] = config.d_model
   return sites
+
+
+def read_site(config: GPTConfig, source: str) -> str:
+  """Where a matrix reads the nodes of a site.
+
+  Values are read after attention has mixed them, at `{layer}.attn.y`. Without a
+  sink its weights sum to 1, and a constant value is the same constant there.
+  """
+  return source.replace('attn.v', 'attn.y') if config.sink else source
+
+
+def constant_sites(config: GPTConfig) -> dict[str, int]:
+  """{site: width} wherever something removed may need a value."""
+  widths = node_sites(config)
+  read = {read_site(config, site): width for site, width in widths.items()}
+  return widths | read
 
 
 def edge_matrices(config: GPTConfig) -> list[EdgeMatrix]:

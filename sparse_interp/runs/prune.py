@@ -7,13 +7,14 @@ missed. A circuit is written when it is found, so that an interrupted run goes
 on with the next task.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +23,13 @@ from ml_collections import config_dict
 
 from sparse_interp import tasks as tasks_lib
 from sparse_interp.circuits import circuit as circuit_lib
+from sparse_interp.circuits import gated_model
 from sparse_interp.circuits.ablation import site_means
 from sparse_interp.circuits.circuit import Circuit
 from sparse_interp.circuits.faithfulness import evaluate_model
-from sparse_interp.circuits.find import find_circuit
-from sparse_interp.circuits.pruning import PruneConfig
+from sparse_interp.circuits.find import Unprunable, find_circuit
+from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.task_loss import make_pairs
 from sparse_interp.data.tokenizer import Tokenizer
 from sparse_interp.models import GPTConfig
@@ -41,13 +44,13 @@ _PHASE = 'prune'
 FORMULAS = {
   'full_loss': 'two-way cross-entropy in nats between the answers of a pair at '
   'the last token, mean over both sides and all test pairs, full model',
-  'test_loss': 'the same with every node outside the circuit set to its mean '
-  'over pretraining text, logits scaled and shifted as fitted on train pairs',
-  'necessity_loss': 'full model with the nodes of the circuit set to their '
-  'means, test pairs',
-  'random_loss': 'random circuit of equal size at every site, test pairs, mean '
-  'over draws',
-  'edges': 'nonzero weights between kept nodes',
+  'test_loss': 'the same with every node or edge outside the circuit ablated, '
+  'logits scaled and shifted as fitted on train pairs',
+  'test_kl': 'KL(full model || circuit) over the two answers, test pairs',
+  'necessity_loss': 'full model with the circuit ablated, test pairs',
+  'random_loss': 'random circuit of equal size at every site or matrix, test '
+  'pairs, mean over draws',
+  'edges': 'nonzero weights between kept nodes; with gates on edges, kept ones',
   'intervals': '95 % bootstrap over test pairs',
 }
 
@@ -73,6 +76,18 @@ class Model:
   provenance: dict
 
 
+class Measured(NamedTuple):
+  """What the full model does on a task.
+
+  Attributes:
+    entry: of the task in summary.json.
+    pairs: for training and for tests; None where it cannot be posed.
+  """
+
+  entry: dict[str, Any]
+  pairs: tuple[EncodedTask, EncodedTask] | None
+
+
 def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   """Prunes the model of another workdir; see `find_circuits`.
 
@@ -96,8 +111,18 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     )
   begun = time.monotonic()
   model = load(config.model_workdir)
+  measured = measure_tasks(config, model)
+  claim = pathlib.Path(workdir) / 'config.json'
+  was_claimed = claim.exists()
   workdir_lib.claim(workdir, config.to_dict())
-  results = find_circuits(config, model, workdir)
+  try:
+    results = find_circuits(config, model, measured, workdir)
+  except ValueError:
+    if not was_claimed:
+      claim.unlink()
+      with contextlib.suppress(OSError):  # something else is there
+        claim.parent.rmdir()
+    raise
   summary = workdir_lib.add_to_summary(
     workdir,
     {
@@ -176,24 +201,66 @@ def load(workdir: str | pathlib.Path) -> Model:
   )
 
 
+def measure_tasks(
+  config: config_dict.ConfigDict, model: Model
+) -> dict[str, Measured]:
+  """Poses every task that was asked for to the full model; writes nothing.
+
+  Args:
+    config: with `tasks`, `pairs`, `prune` and `seed`.
+    model: from `load`.
+
+  Raises:
+    ValueError: tasks were asked for by name, and none of them can be posed or
+      none was learned.
+  """
+  gated = gated_model.make(model.config, model.params, model.means)
+  measured = {}
+  for name in task_names(config):
+    measured[name] = _measure_task(config, model, gated, name)
+    metrics.say(_PHASE, table.task_line(name, measured[name].entry))
+  entries = {name: one.entry for name, one in measured.items()}
+  if config.tasks != 'all' and not any(e['learned'] for e in entries.values()):
+    raise ValueError(_why_none(entries, config.prune.target_loss))
+  return measured
+
+
+def _why_none(entries: Mapping[str, Any], target: float) -> str:
+  """One line on tasks of which none can be pruned."""
+  posed = {n: e for n, e in entries.items() if 'unposable' not in e}
+  if not posed:
+    return next(iter(entries.values()))['unposable']
+  losses = ', '.join(f'{n} {e["full_loss"]:.3f}' for n, e in posed.items())
+  return (
+    f'prune.target_loss must be reached by the full model on one of tasks, got '
+    f'{target} and losses of {losses}; train the model longer, raise the '
+    'target or choose other tasks.'
+  )
+
+
 def find_circuits(
-  config: config_dict.ConfigDict, model: Model, workdir: str
+  config: config_dict.ConfigDict,
+  model: Model,
+  measured: Mapping[str, Measured],
+  workdir: str,
 ) -> dict[str, Any]:
-  """Measures every task, prunes those that the model learned.
+  """Prunes the tasks that the model learned.
 
   Args:
     config: with `tasks`, `pairs`, `prune`, `circuits_at_most` and `seed`.
     model: from `load`.
+    measured: from `measure_tasks`.
     workdir: receives circuits/<task>/.
 
   Returns:
     Entries of summary.json: tasks, learned_tasks, geometric_mean_edges.
+
+  Raises:
+    ValueError: circuits of another model are in the workdir, or tasks were
+      asked for by name and none of them can be pruned.
   """
   hyperparameters = prune_config(config)
-  entries, posed = {}, {}
-  for name in task_names(config):
-    entries[name], posed[name] = _measure_task(config, model, name)
-    metrics.say(_PHASE, table.task_line(name, entries[name]))
+  entries = {name: dict(one.entry) for name, one in measured.items()}
   learned = [name for name in entries if entries[name]['learned']]
   # In the published order of the tasks: nothing measured decides who is left.
   chosen = learned[: config.circuits_at_most]
@@ -202,20 +269,33 @@ def find_circuits(
       f'left out, since circuits_at_most is {config.circuits_at_most}; '
       'experiments/prune.py can prune it'
     )
-  begun = time.monotonic()
+  directories = {n: pathlib.Path(workdir) / 'circuits' / n for n in chosen}
+  earlier = {
+    name: _load_own(directory, model)
+    for name, directory in directories.items()
+    if (directory / 'circuit.json').exists()
+  }
+  begun, refused = time.monotonic(), []
   for i, name in enumerate(chosen):
-    directory = pathlib.Path(workdir) / 'circuits' / name
-    if (directory / 'circuit.json').exists():
-      circuit = _load_own(directory, model)
-    else:
-      circuit = _prune_task(config, model, hyperparameters, posed[name], name)
-      circuit_lib.save(circuit, directory)
-    entries[name] |= _report(circuit, hyperparameters.target_loss)
+    try:
+      circuit = earlier.get(name) or _prune_task(
+        config, model, hyperparameters, measured[name].pairs, name
+      )
+    except Unprunable as error:
+      refused.append(error)
+      entries[name]['not_pruned'] = str(error)
+      metrics.say(_PHASE, f'{name:<28} not pruned: {error}')
+      continue
+    if name not in earlier:
+      circuit_lib.save(circuit, directories[name])
+    entries[name] |= _report(circuit, hyperparameters)
     per_task = (time.monotonic() - begun) / (i + 1)
     left = metrics.duration(per_task * (len(chosen) - i - 1))
     metrics.say(
       _PHASE, f'{table.circuit_line(name, entries[name])}, {left} left'
     )
+  if config.tasks != 'all' and refused and len(refused) == len(chosen):
+    raise refused[0]
   edges = [
     entry['circuit']['edges']
     for entry in entries.values()
@@ -231,9 +311,8 @@ def find_circuits(
 
 
 def _measure_task(
-  config: config_dict.ConfigDict, model: Model, name: str
-) -> tuple[dict[str, Any], tuple[EncodedTask, EncodedTask] | None]:
-  """The summary's entry of a task and its (train, test) pairs."""
+  config: config_dict.ConfigDict, model: Model, gated: GatedModel, name: str
+) -> Measured:
   pairs, task = config.pairs, tasks_lib.TASKS[name]
   length = min(pairs.length, model.config.context_length)
   try:
@@ -243,14 +322,9 @@ def _measure_task(
     )
   except ValueError as error:
     entry = {'learned': False, 'full_loss': None, 'unposable': str(error)}
-    return entry | {'circuit': None}, None
+    return Measured(entry | {'circuit': None}, None)
   measured = evaluate_model(
-    model.config,
-    model.params,
-    model.means,
-    make_pairs(test),
-    test.conditions,
-    config.seed,
+    gated, make_pairs(test), test.conditions, config.seed
   )
   entry = {
     **measured,
@@ -260,7 +334,7 @@ def _measure_task(
     'rejected_pairs': test.rejected,
     'circuit': None,
   }
-  return entry, (train, test)
+  return Measured(entry, (train, test))
 
 
 def _load_own(directory: pathlib.Path, model: Model) -> Circuit:
@@ -313,21 +387,27 @@ def _prune_task(
   )
 
 
-def _report(circuit: Circuit, target: float) -> dict[str, Any]:
+def _report(circuit: Circuit, config: PruneConfig) -> dict[str, Any]:
   """The circuit's part of a task's entry, or what it missed."""
   found = {
-    'nodes': sum(len(kept) for kept in circuit.nodes.values()),
-    'edges': len(circuit.edges.weight),
+    'nodes': circuit.node_count,
+    'edges': circuit.edge_count,
     **{
       name: circuit.metrics[name]
-      for loss in ('test_loss', 'necessity_loss', 'random_loss')
+      for loss in ('test_loss', 'test_kl', 'necessity_loss', 'random_loss')
       for name in (loss, f'{loss}_interval')
     },
     'test_conditions': circuit.metrics['test_conditions'],
-    'ablation': 'mean over pretraining',
+    'ablation': _ablation_in_words(circuit.ablation),
+    'gates': circuit.gates,
   }
+  reached = 'test_kl' if config.target_on == 'kl' else 'test_loss'
   missed = missed_bounds(
-    found['test_loss'], found['necessity_loss'], found['random_loss'], target
+    found[reached],
+    found['necessity_loss'],
+    found['random_loss'],
+    config.target_loss,
+    reached,
   )
   if missed:
     return {
@@ -343,12 +423,29 @@ def _report(circuit: Circuit, target: float) -> dict[str, Any]:
   return {'circuit': found}
 
 
+def _ablation_in_words(ablation: Mapping[str, Any]) -> str:
+  kind = ablation['kind']
+  return kind if kind == 'zero' else f'{kind} over {ablation["over"]}'
+
+
 def missed_bounds(
-  test_loss: float, necessity_loss: float, random_loss: float, target: float
+  reached: float,
+  necessity_loss: float,
+  random_loss: float,
+  target: float,
+  name: str = 'test_loss',
 ) -> list[str]:
-  """The bounds that a circuit must meet on test pairs and does not."""
+  """The bounds that a circuit must meet on test pairs and does not.
+
+  Args:
+    reached: loss that the target is for.
+    necessity_loss: of the model without the circuit.
+    random_loss: of random circuits.
+    target: largest loss allowed.
+    name: of the loss that the target is for.
+  """
   bounds = {
-    f'test_loss <= {target}': test_loss <= target,
+    f'{name} <= {target}': reached <= target,
     'necessity_loss >= 0.5': necessity_loss >= 0.5,
     'random_loss >= 0.5': random_loss >= 0.5,
   }

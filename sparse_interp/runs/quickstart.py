@@ -32,7 +32,9 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   if prune.is_complete(workdir) and report.exists():
     metrics.say('quickstart', f'everything is done already in {workdir}')
   else:
-    results = prune.find_circuits(config, prune.load(workdir), workdir)
+    model = prune.load(workdir)
+    measured = prune.measure_tasks(config, model)
+    results = prune.find_circuits(config, model, measured, workdir)
     # Training counts its own seconds, over interruptions too.
     seconds = summary['wall_seconds'] + time.monotonic() - begun
     summary = workdir_lib.add_to_summary(

@@ -64,10 +64,13 @@ def print_table(summary: Mapping[str, Any]) -> None:
     else:
       line += '  not learned'
     lines.append(line)
+  circuits = [entry['circuit'] for entry in summary['tasks'].values()]
+  ablations = sorted({found['ablation'] for found in circuits if found})
+  shown = f', ablation: {", ".join(ablations)}' if ablations else ''
   mean = summary['geometric_mean_edges']
   lines.append(
     f'{len(summary["learned_tasks"])} tasks learned, '
     f'{len(summary["pruned_tasks"])} circuits, geometric mean of edges '
-    f'{"-" if mean is None else f"{mean:.1f}"} (test pairs, mean ablation)'
+    f'{"-" if mean is None else f"{mean:.1f}"} (test pairs{shown})'
   )
   print('\n'.join(lines), flush=True)

@@ -174,7 +174,11 @@ def _circuit(
 def _history_curves(history: Mapping[str, Any]) -> list[dict]:
   """Returns the charts of a pruning run."""
   charts = []
-  for title, field in (('Task loss', 'task_loss'), ('Nodes', 'nodes')):
+  for title, field in (
+    ('Task loss', 'task_loss'),
+    ('Active nodes', 'nodes'),
+    ('Active edges', 'edges'),
+  ):
     pairs = [
       (step, value)
       for step, value in zip(

@@ -10,6 +10,17 @@ from typing import Any
 
 from sparse_interp.viewer.artifacts import StoredCircuit
 
+# What a removed part takes, by kind of ablation.
+_VALUES = {
+  'mean': 'its mean over {tokens} tokens of pretraining text',
+  'task_mean': 'its mean over training prompts of the task',
+  'zero': '0',
+  'resample': 'its value on another prompt of the task',
+  'counterfactual': 'its value on the other prompt of the pair',
+  'subsets': 'its mean over {tokens} tokens of pretraining text, a random '
+  'half at a time',
+}
+
 
 def task_row(
   name: str, entry: Mapping[str, Any], stored: bool, target: float
@@ -144,7 +155,7 @@ def method_sentences(
     ),
     'interval': '95%, in brackets',
   }
-  ablations = {_ablation(c.document.get('ablation', {})) for c in circuits}
+  ablations = {_ablation(c.document) for c in circuits}
   if ablations:
     method['ablation'] = ' / '.join(sorted(ablations))
   if 'seed' in asked:
@@ -161,13 +172,14 @@ def method_sentences(
   return [[key.replace('_', ' '), value] for key, value in method.items()]
 
 
-def _ablation(ablation: Mapping[str, Any]) -> str:
-  if not {'kind', 'over', 'tokens'} <= set(ablation):
+def _ablation(document: Mapping[str, Any]) -> str:
+  ablation = document.get('ablation', {})
+  value = _VALUES.get(ablation.get('kind'))
+  if value is None or 'tokens' not in ablation:
     return _text(ablation)
-  return (
-    f'a removed node is held at its {ablation["kind"]} over '
-    f'{_text(ablation["tokens"])} tokens of {ablation["over"]} text'
-  )
+  edges = document.get('gates') == 'edges'
+  removed = 'a removed edge carries' if edges else 'a removed node is held at'
+  return f'{removed} {value.format(tokens=_text(ablation["tokens"]))}'
 
 
 def is_finite(value: Any) -> bool:

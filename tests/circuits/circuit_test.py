@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparse_interp.circuits import circuit as artifact
-from sparse_interp.circuits import extract
+from sparse_interp.circuits import extract, gated_model, parts, selection
 
 
 @pytest.fixture
@@ -20,9 +20,18 @@ def circuit(known):
     task='evidence',
     description='which was seen',
     config=known.config,
+    gates='nodes',
     sites=known.sites,
     nodes=nodes,
-    edges=artifact.find_edges(known.config, known.params, nodes, known.sites),
+    edges=artifact.list_edges(
+      known.config,
+      known.params,
+      known.model.edges,
+      parts.parts_of(
+        known.model, selection.mask_of(nodes, known.sites), known.sites
+      ),
+      known.sites,
+    ),
     means={s: np.full(w, 0.5, np.float32) for s, w in known.sites.items()},
     scores={s: np.linspace(0, 1, w) for s, w in known.sites.items()},
     scale=2.0,
@@ -61,6 +70,32 @@ def test_round_trip_keeps_every_field(circuit, tmp_path):
     if not isinstance(before, (dict, tuple, np.ndarray)):
       assert before == after, field.name
   assert (loaded.node_count, loaded.edge_count) == (4, 2)
+
+
+def test_parts_of_an_edge_circuit_are_those_it_was_made_of(circuit, known):
+  sizes = gated_model.unit_sizes(known.model, 'edges')
+  keep = known.true_units(sizes)
+  made = parts.parts_of(known.model, keep, sizes)
+  edges = artifact.list_edges(
+    known.config, known.params, known.model.edges, made, known.sites
+  )
+  read = artifact.parts_of_circuit(
+    dataclasses.replace(circuit, gates='edges', nodes=made.nodes, edges=edges),
+    known.model.edges,
+  )
+  assert (read.node_count, read.edge_count) == (4, 2)
+  jax.tree.map(np.testing.assert_array_equal, read.edges, made.edges)
+
+
+def test_circuits_from_before_edge_gates_are_circuits_of_nodes(
+  circuit, tmp_path
+):
+  artifact.save(circuit, tmp_path)
+  path = tmp_path / 'circuit.json'
+  fields = json.loads(path.read_text())
+  assert fields.pop('gates') == 'nodes'
+  path.write_text(json.dumps(fields))
+  assert artifact.load(tmp_path).gates == 'nodes'
 
 
 def test_files_follow_the_documented_schema(circuit, known, tmp_path):

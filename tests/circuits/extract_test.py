@@ -1,5 +1,6 @@
-"""The small model equals the gated model, whatever the switches."""
+"""Small and edited model equal the gated model, whatever the switches."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,9 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import extract, gates, selection, small_model
+from sparse_interp.circuits import (
+  extract,
+  gated_model,
+  parts,
+  selection,
+  small_model,
+)
+from sparse_interp.circuits.ablation import CONSTANT, constants
+from sparse_interp.circuits.edited_model import edit_model
+from sparse_interp.circuits.gates import apply_gates
+from sparse_interp.circuits.output_loss import Recorded
 from sparse_interp.models import GPT, GPTConfig
-from sparse_interp.models.sites import node_sites
+from sparse_interp.models.sites import constant_sites, node_sites
 from sparse_interp.ops.topk import abs_topk
 
 _BASE = {
@@ -52,6 +63,12 @@ _CASES = {
     'activation_density': None,
     'norm': 'layer',
   },
+  'every position sees all, other outputs': {
+    'causal': False,
+    'd_output': 5,
+    'bigram_table': False,
+    'sink': True,
+  },
 }
 
 
@@ -69,42 +86,118 @@ def _model(switches, seed=0):
   )
   means = {
     site: jnp.asarray(rng.normal(0, 0.5, width), jnp.float32)
-    for site, width in node_sites(config).items()
+    for site, width in constant_sites(config).items()
   }
   return config, params, means, tokens, rng
 
 
+def _case(name):
+  return _model(_CASES[name])
+
+
+@jax.jit
+def _run_gated(model, gates, tokens):
+  params, edits = apply_gates(
+    model.config, model.params, model.edges, gates, model.values
+  )
+  return GPT(model.config).apply({'params': params}, tokens, edits=edits)[0]
+
+
 @functools.partial(jax.jit, static_argnames='config')
-def _run_gated(config, params, means, kept, tokens):
-  edits = gates.gate_edits(kept, means)
+def _run_edited(config, params, edits, tokens):
   return GPT(config).apply({'params': params}, tokens, edits=edits)[0]
 
 
-def _gated(*args):
-  return np.asarray(_run_gated(*args))
+def _gated_logits(model, gates, tokens):
+  # A name that changes nothing here would only compile anew.
+  model = dataclasses.replace(model, ablation='mean')
+  return np.asarray(_run_gated(model, gates, tokens))
 
 
+def _draw(model, sizes, share, rng):
+  """A random circuit; of edges, more, so that there are paths."""
+  keep = rng.random(sum(sizes.values())) < share
+  masks = selection.split(keep, sizes)
+  if share < 0.5:
+    for key in ('0.attn.v', '1.mlp.act_in'):
+      if key in masks:
+        masks[key][:] = False
+  return parts.settle(model, selection.flatten(masks, sizes), sizes)
+
+
+@pytest.mark.parametrize('gates', ['nodes', 'edges'])
 @pytest.mark.parametrize('name', _CASES)
-def test_logits_equal_those_of_the_gated_model(name):
-  config, params, means, tokens, rng = _model(_CASES[name])
-  final_resid = 'rectified' not in name
-  sites = node_sites(config, final_resid)
-  means = {site: means[site] for site in sites}
+def test_gated_small_and_edited_model_give_the_same_logits(name, gates):
+  config, params, means, tokens, rng = _case(name)
+  batch = Recorded(
+    tokens, jnp.array([10, 4, 7]), jnp.zeros((3, 10, 1)), jnp.ones(3)
+  )
   apply = jax.jit(small_model.apply)
-  for share in (0.15, 0.6):
-    nodes = {
-      site: np.flatnonzero(rng.random(width) < share)
-      for site, width in sites.items()
-    }
-    if share < 0.5:
-      nodes['0.attn.v'] = nodes['1.mlp.act_in'] = np.array([], int)
-    kept = selection.gates_of(nodes, sites)
-    expected = _gated(config, params, means, kept, tokens)
-    small = extract.shrink(config, params, nodes, means)
-    scale = max(1, np.abs(expected).max())
-    np.testing.assert_allclose(
-      apply(small, tokens) / scale, expected / scale, atol=1e-5
+  models = [
+    gated_model.make(
+      config, params, constants(config, params, means, kind, batch), kind
     )
+    for kind in CONSTANT
+  ]
+  sizes = gated_model.unit_sizes(models[0], gates, 'rectified' not in name)
+  ones = {key: np.ones(size, np.float32) for key, size in sizes.items()}
+  whole = gated_model.unfold(models[0], ones)
+  full = _gated_logits(models[0], whole, tokens)
+  for share in (0.15, 0.6) if gates == 'nodes' else (0.7,):
+    keep = _draw(models[0], sizes, share, rng)
+    units = selection.split(keep.astype(np.float32), sizes)
+    on = gated_model.unfold(models[0], units)
+    made = parts.parts_of(models[0], keep, sizes)
+    edges = made.edges if gates == 'edges' else None
+    for model in models:
+      expected = _gated_logits(model, on, tokens)
+      scale = max(1, np.abs(expected).max())
+      assert np.abs(expected - full).max() / scale > 1e-3
+      small = extract.shrink(
+        config, params, made.nodes, model.values, model.edges, edges
+      )
+      np.testing.assert_allclose(
+        apply(small, tokens) / scale, expected / scale, atol=1e-5
+      )
+      logits = _run_edited(*edit_model(model, on), tokens)
+      np.testing.assert_allclose(logits / scale, expected / scale, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('name', 'left'),
+  [
+    ('no activation sparsity', ['final_resid']),
+    ('rms, sinusoids, sink, all dense', ['final_resid']),
+    (
+      'no norm, added positions',
+      ['0.attn.k', '0.attn.resid_delta', '1.attn.k', '1.attn.resid_delta']
+      + ['final_resid'],
+    ),
+  ],
+)
+def test_removal_becomes_parameters_wherever_no_abs_topk_acts(name, left):
+  config, params, means, _, rng = _case(name)
+  model = gated_model.make(config, params, means)
+  sizes = gated_model.unit_sizes(model, 'nodes')
+  keep = _draw(model, sizes, 0.5, rng)
+  on = gated_model.unfold(
+    model, selection.split(keep.astype(np.float32), sizes)
+  )
+  _, edited, edits = edit_model(model, on)
+  assert sorted(edits) == left
+  kept = np.asarray(on['0.mlp.act_in']) > 0
+  kernel = np.asarray(edited['h_0']['mlp']['c_fc']['kernel'])
+  before = np.asarray(params['h_0']['mlp']['c_fc']['kernel'])
+  np.testing.assert_array_equal(kernel[kept], before[kept])
+  assert not kernel[~kept].any()
+  assert before[~kept].any()
+
+
+def test_values_of_other_prompts_cannot_become_parameters():
+  config, params, means, _, _ = _case('published')
+  model = gated_model.make(config, params, means, 'resample')
+  with pytest.raises(ValueError, match=r"ablation must be .* got 'resample'"):
+    edit_model(model, {})
 
 
 def test_gates_of_the_small_model_remove_further_nodes_at_one_position():
@@ -115,9 +208,10 @@ def test_gates_of_the_small_model_remove_further_nodes_at_one_position():
     for site, width in sites.items()
   }
   fewer = {site: kept[::2] for site, kept in nodes.items()}
-  expected = _gated(
-    config, params, means, selection.gates_of(fewer, sites), tokens
-  )
+  model = gated_model.make(config, params, means)
+  keep = selection.mask_of(fewer, sites).astype(np.float32)
+  on = gated_model.unfold(model, selection.split(keep, sites))
+  expected = _gated_logits(model, on, tokens)
   small = extract.shrink(config, params, nodes, means)
   removed = {
     site: jnp.asarray(np.arange(kept.size) % 2 == 0, jnp.float32)
@@ -127,6 +221,21 @@ def test_gates_of_the_small_model_remove_further_nodes_at_one_position():
   logits = jax.jit(small_model.apply)(small, tokens, positions, removed)
   expected = expected[np.arange(3), positions]
   np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_small_model_does_not_see_what_follows_the_length():
+  config, params, means, tokens, rng = _model({'causal': False})
+  nodes = {
+    site: np.flatnonzero(rng.random(width) < 0.5)
+    for site, width in node_sites(config).items()
+  }
+  small = extract.shrink(config, params, nodes, means)
+  apply = jax.jit(small_model.apply)
+  padded = apply(small, tokens, lengths=jnp.array([10, 4, 4]))
+  expected = apply(small, tokens[:, :4])
+  np.testing.assert_allclose(padded[1:, :4], expected[1:], atol=1e-4)
+  np.testing.assert_allclose(padded[0], apply(small, tokens)[0], atol=1e-4)
+  assert np.abs(apply(small, tokens)[1:, :4] - expected[1:]).max() > 1e-2
 
 
 def test_small_model_without_activation_sparsity_holds_kept_weights_only():

@@ -1,11 +1,15 @@
 """Losses of circuit, complement and chance, and their intervals."""
 
 import numpy as np
+import pytest
 
 from sparse_interp.circuits import (
   elimination,
   faithfulness,
+  gated_model,
+  losses,
   necessity,
+  selection,
   task_loss,
 )
 
@@ -22,12 +26,10 @@ def test_bootstrap_depends_on_its_seed_only_and_covers_the_mean():
 
 
 def _evaluate(known, nodes):
-  nodes = {s: np.array(nodes.get(s, []), int) for s in known.sites}
   return faithfulness.evaluate(
-    known.config,
-    known.params,
-    known.means,
-    nodes,
+    known.model,
+    selection.mask_of(nodes, known.sites),
+    known.sites,
     (1.0, 0.0),
     task_loss.make_pairs(known.train),
     task_loss.make_pairs(known.test),
@@ -55,42 +57,52 @@ def test_a_wrong_circuit_neither_suffices_nor_is_necessary(known):
   )
 
 
-def test_nodes_are_added_until_the_rest_knows_nothing(known):
-  nothing = {site: np.array([], int) for site in known.sites}
+def test_kl_of_the_true_circuit_is_zero_and_that_of_a_wrong_one_is_not(known):
+  assert _evaluate(known, known.nodes)['test_kl'] < 1e-4
+  assert _evaluate(known, {'0.attn.act_in': [5]})['test_kl'] > 0.5
+
+
+@pytest.mark.parametrize('gates', ['nodes', 'edges'])
+def test_units_are_added_until_the_rest_knows_nothing(known, gates):
+  sizes = gated_model.unit_sizes(known.model, gates)
   pairs = task_loss.make_pairs(known.train)
-  nodes = necessity.add_until_necessary(
-    known.config, known.params, nothing, known.means, pairs, floor=0.6
+  nothing = selection.mask_of({}, sizes)
+  keep = necessity.add_until_necessary(
+    known.model, nothing, sizes, pairs, floor=0.6
   )
-  added = {s: k.tolist() for s, k in nodes.items() if k.size}
-  # Any one node of the only path will do.
-  assert len(added) == 1
-  assert all(known.nodes[site] == kept for site, kept in added.items())
+  assert keep.sum() == 1
+  # Any one unit of the only path will do.
+  true = known.true_units(sizes)
+  assert np.all(true[keep])
+  rest = gated_model.all_outputs(
+    known.model, necessity.rest_of(keep, sizes), pairs
+  )
+  assert losses.pair_losses(rest).mean() >= 0.6
 
 
-def test_nodes_without_a_way_to_the_output_are_found(known):
-  # 4.. reads noise; its value 1 has a kept writer, but channel 6 no reader.
-  dangling = {
-    '0.attn.act_in': [0, 5],
-    '0.attn.q': [0, 4],
-    '0.attn.v': [1, 5],
-    '0.attn.resid_delta': [3, 6],
-    '0.mlp.post_act': [2],
-    'final_resid': [1, 3],
-  }
-  nodes = {s: np.array(dangling.get(s, []), int) for s in known.sites}
-  loose = elimination.unconnected(known.config, known.params, nodes, True)
-  assert {s: k.tolist() for s, k in loose.items() if k.size} == {
-    '0.attn.act_in': [5],
-    '0.attn.q': [0],
-    '0.attn.v': [1],
-    '0.attn.resid_delta': [6],
-    '0.mlp.post_act': [2],
-  }
+def test_a_tied_unit_is_added_as_one(known):
+  sizes = gated_model.unit_sizes(known.model, 'nodes', tie_qk=True)
+  pairs = task_loss.make_pairs(known.train)
+  keep = necessity.add_until_necessary(
+    known.model, selection.mask_of({}, sizes), sizes, pairs, floor=0.6
+  )
+  assert np.all(known.true_units(sizes)[keep])
 
 
-def test_a_quiet_circuit_passes_only_under_its_calibration():
-  quiet = np.tile(np.array([[0.1, -0.1]], np.float32), (8, 1))
-  raw = elimination.selection_loss(quiet, 'after')
-  calibrated = elimination.selection_loss(quiet, 'during')
+def test_a_quiet_circuit_passes_only_under_its_calibration(known):
+  quiet = np.tile(np.array([[0.1, -0.1]], np.float32), (32, 1))
+  pairs = task_loss.make_pairs(known.test)
+  raw = elimination.selection_loss(pairs, quiet, 'after')
+  calibrated = elimination.selection_loss(pairs, quiet, 'during')
   np.testing.assert_allclose(raw, np.log1p(np.exp(-0.1)), rtol=1e-5)
   assert calibrated < 0.2
+
+
+def test_a_target_on_kl_measures_kl(known):
+  pairs = gated_model.add_full(known.model, task_loss.make_pairs(known.test))
+  wrong = np.zeros((32, 2), np.float32)
+  assert elimination.selection_loss(pairs, pairs.full, 'after', 'kl') < 1e-6
+  np.testing.assert_allclose(
+    elimination.selection_loss(pairs, wrong, 'after', 'kl'),
+    losses.kl_losses(wrong, pairs.full).mean(),
+  )

@@ -6,9 +6,17 @@ import jax
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import find, pruning, selection, task_loss
+from sparse_interp.circuits import (
+  elimination,
+  find,
+  gated_model,
+  pruning,
+  selection,
+  task_loss,
+)
+from sparse_interp.circuits.prune_config import PruneConfig
 
-_CONFIG = pruning.PruneConfig(
+_CONFIG = PruneConfig(
   steps=60,
   batch_pairs=8,
   k_coef=1e-3,
@@ -40,38 +48,130 @@ def found(known):
   return circuit, shown
 
 
-def _loss(known, nodes):
+def _loss(known, keep, sizes):
   pairs = task_loss.make_pairs(known.train).take(np.arange(16))
-  gates = selection.gates_of(nodes, known.sites)
-  differences = task_loss.differences_in_batches(
-    known.config, known.params, known.means, gates, pairs
-  )
-  return float(task_loss.pair_losses(differences).mean())
+  answer = elimination.answer_by_gates(known.model, sizes)
+  return float(pairs.losses(answer(keep, pairs)).mean())
+
+
+def _table(circuit):
+  names = list(circuit.sites)
+  return {
+    (names[a], int(i), names[b], int(j), float(w))
+    for a, i, b, j, w in zip(*circuit.edges, strict=True)
+  }
+
+
+_TRUE_TABLE = {
+  ('0.attn.act_in', 0, '0.attn.v', 5, 6.0),
+  ('0.attn.v', 5, '0.attn.resid_delta', 3, 6.0),
+}
 
 
 def test_pruning_finds_exactly_the_circuit_that_was_written(known, found):
   circuit, _ = found
   nodes = {s: k.tolist() for s, k in circuit.nodes.items() if k.size}
   assert nodes == known.nodes
-  edges = circuit.edges
-  names = list(circuit.sites)
-  listed = {
-    (names[a], int(i), names[b], int(j), float(w))
-    for a, i, b, j, w in zip(*edges, strict=True)
-  }
-  assert listed == {
-    ('0.attn.act_in', 0, '0.attn.v', 5, 6.0),
-    ('0.attn.v', 5, '0.attn.resid_delta', 3, 6.0),
-  }
+  assert _table(circuit) == _TRUE_TABLE
 
 
-def test_dropping_any_node_misses_the_target(known, found):
+def test_dropping_any_unit_misses_the_target(known, found):
   circuit, _ = found
-  assert _loss(known, circuit.nodes) <= _CONFIG.target_loss
-  for site, kept in circuit.nodes.items():
-    for node in kept:
-      fewer = {**circuit.nodes, site: kept[kept != node]}
-      assert _loss(known, fewer) > _CONFIG.target_loss
+  keep = selection.mask_of(circuit.nodes, known.sites)
+  _assert_minimal(known, keep, known.sites)
+
+
+def _assert_minimal(known, keep, sizes):
+  assert _loss(known, keep, sizes) <= _CONFIG.target_loss
+  for unit in np.flatnonzero(keep):
+    fewer = keep.copy()
+    fewer[unit] = False
+    assert _loss(known, fewer, sizes) > _CONFIG.target_loss
+
+
+@pytest.fixture(scope='module')
+def found_edges(known):
+  return find.find_circuit(
+    known.config,
+    known.params,
+    known.means,
+    known.train,
+    known.test,
+    dataclasses.replace(_CONFIG, gates='edges'),
+    seed=0,
+  )
+
+
+def test_pruning_of_edges_finds_the_two_that_were_written(known, found_edges):
+  circuit = found_edges
+  assert sum(i.shape[1] for i in known.model.edges.values()) > 100
+  assert _table(circuit) == _TRUE_TABLE
+  assert circuit.gates == 'edges'
+  nodes = {s: k.tolist() for s, k in circuit.nodes.items() if k.size}
+  assert nodes == known.nodes
+  for name, index in known.model.edges.items():
+    assert circuit.scores[name].shape == (index.shape[1],)
+  assert circuit.history['edges'][0] > 100
+  assert circuit.metrics['test_loss'] <= 0.15
+  assert circuit.metrics['necessity_loss'] >= 0.6
+  assert circuit.metrics['random_loss'] >= 0.5
+
+
+def test_dropping_any_edge_misses_the_target(known, found_edges):
+  sizes = gated_model.unit_sizes(known.model, 'edges')
+  found = selection.mask_of({'final_resid': [3]}, sizes)
+  assert found_edges.nodes['final_resid'].tolist() == [3]
+  keep = known.true_units(sizes)
+  assert np.all(keep[found])
+  _assert_minimal(known, keep, sizes)
+
+
+@pytest.mark.parametrize('gates', ['nodes', 'edges'])
+def test_without_elimination_the_lowest_ranked_unit_is_needed(known, gates):
+  config = dataclasses.replace(
+    _CONFIG, gates=gates, eliminate=False, min_necessity=None
+  )
+  sizes = find.units_of(known.model, config)
+  data = find.part(known.model, task_loss.make_pairs(known.train), config)
+  # A ranking with what is needed far apart from each other.
+  order = np.argsort(~known.true_units(sizes), kind='stable')
+  order = np.insert(order[3:], [2, 9, 20], order[:3])
+  found = find.select(known.model, order, 5, sizes, data, config)
+  k = found.search[-1]['bisected_units']
+  goal = found.search[-1]['goal']
+  assert _loss(known, selection.top(order, k), sizes) <= goal
+  assert _loss(known, selection.top(order, k - 1), sizes) > goal
+  scores = np.concatenate(list(found.scores.values()))
+  np.testing.assert_array_equal(np.argsort(-scores), order)
+
+
+def test_a_target_on_kl_is_met_in_kl(known):
+  config = dataclasses.replace(
+    _CONFIG, target_on='kl', kl_weight=1.0, target_loss=0.05, margin=0.01
+  )
+  circuit = find.find_circuit(
+    known.config,
+    known.params,
+    known.means,
+    known.train,
+    known.test,
+    config,
+    seed=0,
+  )
+  assert circuit.metrics['test_kl'] <= 0.05
+  nodes = {s: k.tolist() for s, k in circuit.nodes.items() if k.size}
+  assert nodes == known.nodes
+
+
+def test_tied_queries_and_keys_have_one_gate(known):
+  config = dataclasses.replace(_CONFIG, tie_qk=True)
+  sizes = find.units_of(known.model, config)
+  assert '0.attn.qk' in sizes
+  assert not {'0.attn.q', '0.attn.k'} & sizes.keys()
+  found = find.prune(
+    known.model, task_loss.make_pairs(known.train), config, seed=0
+  )
+  np.testing.assert_array_equal(found.keep, known.true_units(sizes))
 
 
 def test_metrics_tell_the_circuit_from_chance(found):
@@ -114,7 +214,7 @@ def test_progress_tells_step_loss_nodes_and_time_left(found):
   steps = [f for f in found[1] if f['phase'] == 'optimise']
   assert steps[-1]['step'] == steps[-1]['steps'] == 60
   assert steps[-1]['seconds_left'] == 0
-  assert found[0].history['nodes'][0] > steps[-1]['nodes'] > 0
+  assert found[0].history['nodes'][0] > steps[-1]['active'] > 0
   assert {'eliminate', 'measure'} <= {f['phase'] for f in found[1]}
 
 
@@ -122,9 +222,7 @@ def test_all_tasks_of_a_shape_share_one_compilation(known, found):
   compiled = pruning._run_chunk._cache_size()
   other = dataclasses.replace(known.train, tokens=known.train.tokens[::-1])
   pruning.optimize(
-    known.config,
-    known.params,
-    known.means,
+    known.model,
     task_loss.make_pairs(other).take(np.arange(32)),
     known.sites,
     dataclasses.replace(_CONFIG, steps=25, k_coef=3e-3, learning_rate=1e-2),
@@ -135,9 +233,7 @@ def test_all_tasks_of_a_shape_share_one_compilation(known, found):
 
 def test_same_seed_gives_the_same_gates_and_history_counts_steps(known):
   run = lambda seed: pruning.optimize(  # noqa: E731
-    known.config,
-    known.params,
-    known.means,
+    known.model,
     task_loss.make_pairs(known.train).take(np.arange(32)),
     known.sites,
     dataclasses.replace(_CONFIG, steps=25),
@@ -154,27 +250,19 @@ def test_same_seed_gives_the_same_gates_and_history_counts_steps(known):
 def test_a_target_below_the_full_models_loss_is_refused(known):
   config = dataclasses.replace(_CONFIG, target_loss=1e-9, margin=0.0)
   with pytest.raises(ValueError, match='target_loss must be at least the full'):
-    find.prune(
-      known.config,
-      known.params,
-      known.means,
-      task_loss.make_pairs(known.train),
-      config,
-      seed=0,
-    )
+    find.prune(known.model, task_loss.make_pairs(known.train), config, seed=0)
+
+
+def test_a_target_that_the_empty_circuit_meets_is_refused(known):
+  config = dataclasses.replace(_CONFIG, target_loss=0.8)
+  with pytest.raises(ValueError, match=r'all is removed, 0\.69.*, got 0\.8'):
+    find.prune(known.model, task_loss.make_pairs(known.train), config, seed=0)
 
 
 def test_too_few_pairs_are_refused(known):
   config = dataclasses.replace(_CONFIG, holdout_pairs=60)
   with pytest.raises(ValueError, match='number of training pairs, 64, got 84'):
-    find.prune(
-      known.config,
-      known.params,
-      known.means,
-      task_loss.make_pairs(known.train),
-      config,
-      seed=0,
-    )
+    find.prune(known.model, task_loss.make_pairs(known.train), config, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -185,8 +273,42 @@ def test_too_few_pairs_are_refused(known):
     ('margin', 0.2),
     ('calibrate', 'never'),
     ('inv_beta2', 0.0),
+    ('gates', 'heads'),
+    ('ablation', 'noise'),
+    ('target_on', 'loss'),
+    ('kl_weight', 1.5),
   ],
 )
 def test_hyperparameters_out_of_range_are_named(field, value):
   with pytest.raises(ValueError, match=rf'prune\.{field} must be .*choose'):
-    pruning.PruneConfig(**{field: value})
+    PruneConfig(**{field: value})
+
+
+def test_tied_edges_are_refused():
+  with pytest.raises(ValueError, match=r'prune\.tie_qk must be False with'):
+    PruneConfig(tie_qk=True, gates='edges')
+
+
+def test_jobs_together_end_as_they_do_one_by_one(known):
+  pairs = task_loss.make_pairs(known.train)
+  fast = dataclasses.replace(_CONFIG, steps=25, holdout_pairs=0)
+  slow = dataclasses.replace(
+    fast, k_coef=4e-3, learning_rate=1e-2, calibrate='during', beta1=0.5
+  )
+  jobs = [
+    (pairs.take(np.arange(32)), fast, 0),
+    (pairs.take(np.arange(32)), fast, 1),
+    (pairs.take(np.arange(32, 64)), slow, 1),
+  ]
+  together = pruning.optimize_together(known.model, jobs, known.sites)
+  for (data, config, seed), shared in zip(jobs, together, strict=True):
+    alone = pruning.optimize(known.model, data, known.sites, config, seed)
+    for found, expected in zip(shared, alone, strict=True):
+      jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+        found,
+        expected,
+      )
+  first, second, third = (job.tau['final_resid'] for job in together)
+  assert np.abs(first - second).max() > 1e-2
+  assert np.abs(second - third).max() > 1e-2

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_interp.circuits import gates
+from sparse_interp.models import GPTConfig
 
 _TAUS = hnp.arrays(
   np.float32, 5, elements=st.floats(-1, 1, width=32, allow_subnormal=False)
@@ -40,8 +41,13 @@ def test_edits_keep_values_or_put_means_and_pass_exact_gradients():
   gate = jnp.array([1.0, 0.0, 1.0, 0.25])
   mean = jnp.asarray(rng.normal(size=4), jnp.float32)
   x = jnp.asarray(rng.normal(size=(2, 3, 4)), jnp.float32)
-  edit = gates.gate_edits({'site': gate}, {'site': mean})['site']
-  y = edit(x)
+  params = {'untouched': gate}
+  config = GPTConfig(vocab_size=2, n_layer=1, d_model=4, d_head=4)
+  same, edits = gates.apply_gates(
+    config, params, {}, {'site': gate}, {'site': mean}
+  )
+  assert same is params
+  y = edits['site'](x)
   np.testing.assert_array_equal(y[..., [0, 2]], x[..., [0, 2]])
   np.testing.assert_array_equal(y[..., 1], np.full((2, 3), mean[1]))
   np.testing.assert_allclose(y[..., 3], 0.25 * x[..., 3] + 0.75 * mean[3])

@@ -7,7 +7,7 @@ import numpy as np
 from sparse_interp.circuits import selection
 
 
-def test_nodes_clamped_to_the_same_bound_have_different_ranks():
+def test_units_clamped_to_the_same_bound_have_different_ranks():
   tau = np.array([1, -1, 1, 0.5, -1, -1], np.float32)
   tau_mean = np.array([0.7, -0.9, 0.8, 0.9, -0.2, -0.9], np.float32)
   order = selection.rank(tau, tau_mean)
@@ -54,11 +54,42 @@ def test_first_guess_keeps_the_search_away_from_large_circuits():
   assert max(seen) == 60
 
 
-def test_random_circuit_has_the_same_number_of_nodes_at_each_site():
-  sites = {'a': 10, 'b': 6}
-  nodes = {'a': [0, 3, 4], 'b': []}
-  first = selection.random_like(nodes, sites, 0)
-  assert {s: int(g.sum()) for s, g in first.items()} == {'a': 3, 'b': 0}
-  again, other = (selection.random_like(nodes, sites, s) for s in (0, 1))
-  np.testing.assert_array_equal(first['a'], again['a'])
-  assert not np.array_equal(first['a'], other['a'])
+def test_random_circuit_has_as_many_units_under_each_key():
+  sizes = {'a': 10, 'b': 6}
+  keep = selection.mask_of({'a': [0, 3, 4]}, sizes)
+  first = selection.random_like(keep, sizes, 0)
+  assert [int(m.sum()) for m in selection.split(first, sizes).values()] == [
+    3,
+    0,
+  ]
+  again, other = (selection.random_like(keep, sizes, s) for s in (0, 1))
+  np.testing.assert_array_equal(first, again)
+  assert not np.array_equal(first, other)
+
+
+@hypothesis.given(
+  st.lists(st.sampled_from([-1.0, 1.0]), min_size=2, max_size=60),
+  st.integers(0, 60),
+)
+def test_bisection_stops_at_any_size_though_all_gates_are_at_a_bound(tau, size):
+  tau, size = np.array(tau), min(size, len(tau))
+  # All that is left to tell them apart are means, many of them equal, too.
+  tau_mean = np.round(np.random.default_rng(0).uniform(-1, 1, tau.size), 1)
+  order = selection.rank(tau, tau_mean)
+  assert sorted(order) == list(range(tau.size))
+  assert np.unique(selection.scores(order)).size == tau.size
+  loss = lambda keep: 0.0 if keep.sum() >= size else 1.0  # noqa: E731
+  assert selection.bisect(order, loss, 0.5, int((tau > 0).sum())) == size
+
+
+def test_mask_and_split_are_inverse_in_the_order_of_the_keys():
+  sizes = {'a': 3, 'b': 0, 'c': 2}
+  keep = selection.mask_of({'c': [1], 'a': [0, 2]}, sizes)
+  assert keep.tolist() == [True, False, True, False, True]
+  parts = selection.split(keep, sizes)
+  assert {k: m.tolist() for k, m in parts.items()} == {
+    'a': [True, False, True],
+    'b': [],
+    'c': [False, True],
+  }
+  np.testing.assert_array_equal(selection.flatten(parts, sizes), keep)

@@ -1,10 +1,19 @@
+import dataclasses
+import json
 import math
+import re
 
 import pytest
 
+from experiments import prune as prune_experiment
 from experiments import quickstart as experiment
 from sparse_interp import tasks
+from sparse_interp.data.tokenizer import Tokenizer
 from sparse_interp.runs import prune, table
+from sparse_interp.viewer.drawing import circuit_svg
+from sparse_interp.viewer.report import write_report
+from tests.circuits.known_model import make_known
+from tests.refusals import assert_refused, content
 
 
 def test_all_means_the_twenty_published_tasks_and_commas_separate():
@@ -62,6 +71,7 @@ def test_the_table_shows_every_task_and_why_one_has_no_circuit(capsys):
   circuit = {
     'nodes': 12,
     'edges': 9,
+    'ablation': 'zero',
     'test_loss': 0.12,
     'necessity_loss': 1.5,
     'random_loss': 0.7,
@@ -91,3 +101,141 @@ def test_the_table_shows_every_task_and_why_one_has_no_circuit(capsys):
   assert 'missed test_loss <= 0.15' in rows['d']
   assert '2 tasks learned, 1 circuits' in printed[6]
   assert '2.7' in printed[6]
+  assert 'test pairs, ablation: zero' in printed[6]
+
+
+class _Tokenizer(Tokenizer):
+  """Knows no text: the task of the known model is tokens already."""
+
+  def __init__(self):
+    pass
+
+  def pieces(self, ids):
+    return [f'<{i}>' for i in ids]
+
+
+@pytest.fixture
+def config(monkeypatch):
+  """The prune run on the model with a known circuit, two tasks posed to it.
+
+  `with_as` is its task, `else_elif` cannot be posed, and `for_while` is the
+  task with the answers exchanged, which it gets all wrong.
+  """
+  known = make_known()
+  model = prune.Model(
+    known.config,
+    known.params,
+    _Tokenizer(),
+    known.means,
+    7,
+    {'tokenizer_hash': 'abc'},
+  )
+
+  def encode(task, tokenizer, split, count, length, seed):
+    if task.name == 'else_elif':
+      raise ValueError('tasks: else_elif must give 64 train pairs, got 0.')
+    encoded = known.train if split == 'train' else known.test
+    if task.name == 'for_while':
+      encoded = dataclasses.replace(encoded, answers=encoded.answers[:, ::-1])
+    return dataclasses.replace(encoded, name=task.name)
+
+  monkeypatch.setattr(prune, 'load', lambda workdir: model)
+  monkeypatch.setattr(prune, 'encode_task', encode)
+  config = prune_experiment.get_config()
+  config.model_workdir = 'known'
+  config.tasks = 'with_as'
+  config.prune.update(
+    steps=60,
+    batch_pairs=8,
+    k_coef=1e-3,
+    selection_pairs=16,
+    holdout_pairs=16,
+    calibrate='after',
+  )
+  return config
+
+
+@pytest.mark.parametrize(
+  ('changes', 'parts'),
+  [
+    ({'tasks': 'else_elif'}, ['tasks: else_elif must give 64 train pairs']),
+    (
+      {'tasks': 'for_while,else_elif'},
+      ['prune.target_loss must be reached by the full', 'got 0.15', 'raise'],
+    ),
+    (
+      {'prune.target_loss': 0.8},
+      ['prune.target_loss must be less', '0.69', 'got 0.8', 'lower target'],
+    ),
+    ({'prune.gates': 'heads'}, ['prune.gates must be one of nodes, edges']),
+    ({'prune.ablation': 'noise'}, ['prune.ablation must be one of mean,']),
+  ],
+)
+def test_what_cannot_be_pruned_ends_in_one_line_and_writes_nothing(
+  config, tmp_path, capfd, changes, parts
+):
+  with config.unlocked():
+    config.prune.update(gates='nodes', ablation='mean')
+  config.update_from_flattened_dict(changes)
+  assert_refused(capfd, config, tmp_path / 'w', *parts)
+  assert not (tmp_path / 'w').exists()
+
+
+def test_all_tasks_are_listed_though_none_can_be_pruned(
+  config, tmp_path, monkeypatch
+):
+  tasks_of_run = {
+    name: tasks.TASKS[name] for name in ('else_elif', 'for_while')
+  }
+  monkeypatch.setattr(prune.tasks_lib, 'TASKS', tasks_of_run)
+  config.tasks = 'all'
+  summary = prune.prune(config, str(tmp_path / 'w'))
+  assert 'unposable' in summary['tasks']['else_elif']
+  assert summary['tasks']['for_while']['learned'] is False
+  assert summary['learned_tasks'] == []
+
+
+def test_an_edge_circuit_is_found_reported_refused_elsewhere_and_drawn(
+  config, tmp_path, capfd
+):
+  config.tasks = 'with_as,else_elif'
+  with config.unlocked():
+    config.prune.update(gates='edges', ablation='zero')
+  workdir = tmp_path / 'w'
+  summary = prune.prune(config, str(workdir))
+  found = summary['tasks']['with_as']['circuit']
+  assert (found['gates'], found['nodes'], found['edges']) == ('edges', 4, 2)
+  assert found['ablation'] == 'zero'
+  assert 'unposable' in summary['tasks']['else_elif']
+  assert 'ablation: zero' in capfd.readouterr().out
+
+  report = tmp_path / 'report.html'
+  write_report(str(workdir), str(report))
+  text = report.read_text('utf-8')
+  data = json.loads(re.search(r'id="data">(.*?)</s', text).group(1))
+  shown = data['circuits'][0]
+  assert shown['record']['gates'] == 'edges'
+  assert [chart['title'] for chart in shown['history']] == [
+    'Task loss',
+    'Active edges',
+  ]
+  ends = [(shown['ids'][a], shown['ids'][b]) for a, b, *_ in shown['edges']]
+  assert ends == [
+    ('0.attn.act_in:0', '0.attn.v:5'),
+    ('0.attn.v:5', '0.attn.resid_delta:3'),
+  ]
+  svg = circuit_svg(str(workdir / 'circuits' / 'with_as'))
+  assert svg.count('data-edge=') == 2
+
+  path = workdir / 'circuits' / 'with_as' / 'circuit.json'
+  stored = json.loads(path.read_text())
+  for field, value, parts in (
+    ('provenance', {'params_hash': 'other'}, ['workdir must hold circuits of']),
+    ('schema_version', 7, ['schema_version of', 'must be 1, got 7']),
+  ):
+    path.write_text(json.dumps({**stored, field: value}))
+    before = content(workdir)
+    assert_refused(capfd, config, workdir, *parts)
+    assert content(workdir) == before
+  with pytest.raises(ValueError, match='schema_version must be 1, got 7'):
+    write_report(str(workdir), str(report))

@@ -1,0 +1,42 @@
+"""How strong is pruning? Edge masks, node masks and attribution, side by side.
+
+    python -m sparse_interp.main --config=experiments/strength.py \
+        --config.model_workdir=runs/quickstart --workdir=runs/strength
+
+For every task that the model learned: node masks and edge masks tuned with the
+same number of trials, gradient attribution, circuits at the target and at the
+published targets. Also times eight pruning jobs as one call, and compares the
+logits of gated, edited and extracted circuits.
+"""
+
+import importlib.util
+import pathlib
+
+from ml_collections import config_dict
+
+
+def get_config() -> config_dict.ConfigDict:
+  """Returns the configuration."""
+  path = pathlib.Path(__file__).with_name('prune.py')
+  spec = importlib.util.spec_from_file_location('prune', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config()
+  config.run = 'strength'
+  config.trials = 3  # configurations that each kind of mask is tuned with
+  config.parallel = 1  # of them in one call; more pay off on a GPU
+  config.targets = (0.5, 0.15, 0.05, 0.015)  # of the curves, in nats
+  # What is asked of both kinds alike is in `prune`; the rest differs.
+  config.prune.min_necessity = None
+  config.prune.unlock()
+  del config.prune.k_coef
+  config.prune.attempts = 3
+  config.nodes = config_dict.ConfigDict({'k_coef': 5e-3})
+  config.edges = config_dict.ConfigDict(
+    {'k_coef': 3e-3, 'init_attribution': 0.5}
+  )
+  # Eight jobs as one call, against the same in sequence.
+  config.together = config_dict.ConfigDict(
+    {'batch_pairs': 2, 'steps': 40, 'repetitions': 3}
+  )
+  return config

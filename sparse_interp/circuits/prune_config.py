@@ -1,0 +1,122 @@
+"""Hyper-parameters of pruning, validated."""
+
+import dataclasses
+
+from sparse_interp.circuits.ablation import ABLATIONS
+
+_CHOICES = {
+  'gates': ('nodes', 'edges'),
+  'calibrate': ('after', 'during'),
+  'target_on': ('task', 'kl'),
+  'ablation': ABLATIONS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneConfig:
+  """Hyper-parameters of pruning, with the published names where they exist.
+
+  Attributes:
+    gates: what carries a gate, 'nodes' (published) or 'edges'.
+    tie_qk: with nodes, one gate for the same channel of queries and keys.
+    ablation: what removed parts take, one of `ablation.ABLATIONS`.
+    kl_weight: share of KL to the full model's answers in the loss that gates
+      are learned with; the rest is the task loss (published: all of it).
+    target_on: loss that the target is for, 'task' or 'kl'.
+    steps: optimisation steps.
+    batch_pairs: pairs of prompts per step.
+    k_coef: price of one active unit, in nats.
+    k_warmup_fraction: share of the steps over which that price rises from 0.
+      Where the full model is sure, the task gives no gradient at first, and a
+      full price would switch off important nodes with all others. 0 is the
+      published constant price.
+    init_noise_scale: standard deviation of the initial tau.
+    init_noise_bias: mean of the initial tau; positive, so all start on.
+    init_attribution: how much higher tau starts where integrated attribution
+      (`attribution.eap_ig`) ranks a unit first; falls with the logarithm of
+      the rank, to 0 for the last. A sharp circuit, which fails as a whole when
+      one of its parts does, gives gates no gradient to go by: its parts must
+      not be switched off first. 0 is the published start.
+    weight_decay: decoupled, times the learning rate.
+    learning_rate: peak of the schedule.
+    warmup_fraction: share of the steps with a linear warm-up.
+    beta1: decay of Adam's first moment.
+    inv_beta2: 1 - decay of Adam's second moment.
+    temperature: of the surrogate gradient.
+    clip: largest global norm of a gradient.
+    final_resid: whether the residual stream before the last norm has gates.
+    target_loss: task loss that a circuit must reach, in nats.
+    margin: how far below the target the search stays on the pairs it sees, so
+      that unseen pairs reach the target, too.
+    selection_pairs: training pairs on which the search measures the loss.
+    holdout_pairs: further training pairs, seen by neither optimisation nor
+      search: where they miss the target, the search starts over with a wider
+      margin.
+    attempts: how often it may do so.
+    calibrate: 'after': gates are learned and the search measures its loss on
+      the raw logits, scale and shift are fitted at the end (published);
+      'during': gates are learned together with a scale and a shift, and the
+      search measures its loss under the best ones.
+    eliminate: after the bisection, also try every kept node alone.
+    min_necessity: task loss that the full model must rise to on the selection
+      pairs when the circuit is ablated from it; nodes are added until it
+      does. None asks for nothing.
+  """
+
+  gates: str = 'nodes'
+  tie_qk: bool = False
+  ablation: str = 'mean'
+  kl_weight: float = 0.0
+  target_on: str = 'task'
+  steps: int = 160
+  batch_pairs: int = 16
+  k_coef: float = 5e-3
+  k_warmup_fraction: float = 0.5
+  init_noise_scale: float = 1e-2
+  init_noise_bias: float = 1e-1
+  init_attribution: float = 0.0
+  weight_decay: float = 1e-3
+  learning_rate: float = 3e-2
+  warmup_fraction: float = 5e-2
+  beta1: float = 0.9
+  inv_beta2: float = 5e-2
+  temperature: float = 1.0
+  clip: float = 1.0
+  final_resid: bool = True
+  target_loss: float = 0.15
+  margin: float = 0.03
+  selection_pairs: int = 64
+  holdout_pairs: int = 128
+  attempts: int = 3
+  calibrate: str = 'during'
+  eliminate: bool = True
+  min_necessity: float | None = None
+
+  def __post_init__(self):
+    for field in ('steps', 'batch_pairs', 'selection_pairs', 'attempts'):
+      _require(field, getattr(self, field) >= 1, self, 'at least 1')
+    for field in ('learning_rate', 'temperature', 'clip', 'target_loss'):
+      _require(field, getattr(self, field) > 0, self, 'positive')
+    nonnegative = 'k_coef weight_decay init_noise_scale init_attribution margin'
+    for field in nonnegative.split():
+      _require(field, getattr(self, field) >= 0, self, 'at least 0')
+    for field in ('beta1', 'warmup_fraction', 'k_warmup_fraction'):
+      _require(field, 0 <= getattr(self, field) < 1, self, 'in [0, 1)')
+    _require('holdout_pairs', self.holdout_pairs >= 0, self, 'at least 0')
+    _require('inv_beta2', 0 < self.inv_beta2 <= 1, self, 'in (0, 1]')
+    _require('margin', self.margin < self.target_loss, self, 'below the target')
+    _require('kl_weight', 0 <= self.kl_weight <= 1, self, 'in [0, 1]')
+    for field, choices in _CHOICES.items():
+      value = getattr(self, field)
+      _require(field, value in choices, self, 'one of ' + ', '.join(choices))
+    tied = self.tie_qk and self.gates == 'edges'
+    _require('tie_qk', not tied, self, 'False with gates on edges')
+
+
+def _require(field: str, holds: bool, config: PruneConfig, constraint: str):
+  if not holds:
+    default = PruneConfig.__dataclass_fields__[field].default
+    raise ValueError(
+      f'prune.{field} must be {constraint}, got {getattr(config, field)!r}; '
+      f'choose e.g. {default!r}.'
+    )

@@ -1,0 +1,156 @@
+"""Loss against size: how small a circuit does each of several targets allow?
+
+One ranking of units answers for all targets, so that the curve of a task takes
+no more than a few evaluations for each of its points (arXiv 2511.13653 draws
+such curves, as geometric means over tasks).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from sparse_interp.circuits import gated_model
+from sparse_interp.circuits.bisection import Ranked, goal_for
+from sparse_interp.circuits.elimination import (
+  answer_by_gates,
+  eliminate,
+  selection_loss,
+)
+from sparse_interp.circuits.find import CALIBRATION_PAIRS, Split
+from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.parts import parts_of, settle
+from sparse_interp.circuits.prune_config import PruneConfig
+
+# Published task losses in nats, the loosest first.
+TARGETS = (0.5, 0.35, 0.15, 0.05, 0.035, 0.015, 0.005)
+
+_MEASURES = (
+  'goal',
+  'units',
+  'nodes',
+  'edges',
+  'selection_loss',
+  'holdout_loss',
+)
+
+
+def curve(
+  model: GatedModel,
+  order: Int[np.ndarray, 'units'],
+  active: int,
+  sizes: Mapping[str, int],
+  data: Split,
+  config: PruneConfig,
+  targets: Sequence[float] = TARGETS,
+  eliminated: bool = False,
+) -> list[dict[str, Any]]:
+  """The smallest circuit of one ranking for each target.
+
+  Args:
+    model: the model with its ablation.
+    order: units, most important first.
+    active: size to begin the first bisection with.
+    sizes: {key: number of units}.
+    data: from `find.part`.
+    config: margin and kind of loss; its target is not used.
+    targets: losses in nats; each bisection begins where the one before ended.
+    eliminated: also try every kept unit alone, as pruning does.
+
+  Returns:
+    For each target: `target`; `goal` that was asked of the selection pairs;
+    `units`, `nodes` and `edges` of the circuit; `selection_loss`, as the search
+    sees it; `holdout_loss`, under the fitted scale and shift. All but the
+    target are None where the full model itself misses it on the selection
+    pairs.
+  """
+  ranked = Ranked(model, order, sizes, data.chosen, config)
+  whole = gated_model.all_outputs(model, {}, data.chosen)
+  loss_of = lambda answers: selection_loss(  # noqa: E731
+    data.chosen, answers, config.calibrate, config.target_on
+  )
+  full_loss, answer = loss_of(whole), answer_by_gates(model, sizes)
+  points, guess = [], active
+  for target in targets:
+    if full_loss > target:
+      points.append({'target': target, **dict.fromkeys(_MEASURES)})
+      continue
+    goal = goal_for(target, config.margin, full_loss)
+    guess, loss, keep = ranked.smallest(goal, guess)
+    if eliminated:
+      keep = eliminate(
+        model,
+        keep,
+        sizes,
+        data.chosen,
+        goal,
+        config.calibrate,
+        config.target_on,
+      )
+      keep = settle(model, keep, sizes)
+      loss = loss_of(answer(keep, data.chosen))
+    parts = parts_of(model, keep, sizes)
+    values = (
+      goal,
+      int(keep.sum()),
+      parts.node_count,
+      parts.edge_count,
+      loss,
+      _holdout_loss(model, keep, sizes, data, config),
+    )
+    measures = zip(_MEASURES, values, strict=True)
+    points.append({'target': target, **dict(measures)})
+  return points
+
+
+def _holdout_loss(
+  model: GatedModel,
+  keep: Bool[np.ndarray, 'units'],
+  sizes: Mapping[str, int],
+  data: Split,
+  config: PruneConfig,
+) -> float:
+  """Loss on pairs that neither the search nor the calibration has seen."""
+  answer = answer_by_gates(model, sizes)
+  count = min(CALIBRATION_PAIRS, data.fitting.size)
+  calibrating = data.fitting.take(np.arange(count))
+  seen = [answer(keep, data.chosen), answer(keep, calibrating)]
+  scale, shift = (float(x) for x in data.chosen.calibrate(np.concatenate(seen)))
+  losses = data.holdout.losses(
+    answer(keep, data.holdout),
+    scale,
+    shift,
+    kl_weight=float(config.target_on == 'kl'),
+  )
+  return float(losses.mean())
+
+
+def geometric_means(
+  curves: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> list[dict[str, Any]]:
+  """Size against target over tasks.
+
+  Args:
+    curves: {task: its points, from `curve`}.
+
+  Returns:
+    For each target, in the order of the first task that has it: `target`;
+    `edges`, the geometric mean over the tasks whose full model reaches it, a
+    circuit without edges counting as one edge, or None without such a task;
+    and how many `tasks` that are.
+  """
+  edges: dict[float, list[int]] = {}
+  for points in curves.values():
+    for point in points:
+      reached = edges.setdefault(point['target'], [])
+      if point['edges'] is not None:
+        reached.append(max(1, point['edges']))
+  return [
+    {
+      'target': target,
+      'edges': float(np.exp(np.mean(np.log(counts)))) if counts else None,
+      'tasks': len(counts),
+    }
+    for target, counts in edges.items()
+  ]

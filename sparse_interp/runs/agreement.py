@@ -1,0 +1,84 @@
+"""Three ways to run a circuit: their logits agree, whatever was removed.
+
+gated      the whole model with gates
+edited     the whole model with removal written into its parameters
+extracted  the small dense model that is left of it
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from sparse_interp.circuits import gated_model, selection, small_model
+from sparse_interp.circuits.ablation import CONSTANT, constants
+from sparse_interp.circuits.edited_model import edit_model
+from sparse_interp.circuits.extract import shrink
+from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.gates import apply_gates
+from sparse_interp.circuits.parts import parts_of, settle
+from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.models import GPT
+from sparse_interp.runs.prune import Model
+
+# Prompts that are run, and the share of the units that a circuit keeps.
+_PAIRS = 8
+_SHARE = {'nodes': 0.2, 'edges': 0.2}
+
+
+def check(
+  config: config_dict.ConfigDict, loaded: Model, pairs: Pairs
+) -> dict[str, Any]:
+  """Largest |logit difference| between the three, at all positions.
+
+  The circuits are random: they use every site and matrix.
+
+  Args:
+    config: with `seed`.
+    loaded: the model.
+    pairs: prompts; training pairs, for the means over a task.
+
+  Returns:
+    {'nodes' or 'edges': {ablation: largest difference}}.
+  """
+  result = {}
+  for gates in ('nodes', 'edges'):
+    result[gates] = {}
+    for ablation in CONSTANT:
+      values = constants(
+        loaded.config, loaded.params, loaded.means, ablation, pairs
+      )
+      model = gated_model.make(loaded.config, loaded.params, values, ablation)
+      sizes = gated_model.unit_sizes(model, gates)
+      rng = np.random.default_rng(config.seed)
+      keep = rng.random(sum(sizes.values())) < _SHARE[gates]
+      keep = settle(model, keep, sizes)
+      result[gates][ablation] = _difference(
+        model, keep, sizes, pairs.take(np.arange(_PAIRS))
+      )
+  return result
+
+
+def _difference(model: GatedModel, keep, sizes, pairs: Pairs) -> float:
+  config, tokens = model.config, pairs.inputs()['tokens']
+  units = selection.split(keep.astype(np.float32), sizes)
+  gates = gated_model.unfold(model, units)
+  params, edits = apply_gates(
+    config, model.params, model.edges, gates, model.values
+  )
+  run = lambda config, params, edits: jax.jit(  # noqa: E731
+    lambda params: GPT(config).apply({'params': params}, tokens, edits)[0]
+  )(params)
+  gated = run(config, params, edits)
+  edited = run(*edit_model(model, gates))
+  parts = parts_of(model, keep, sizes)
+  kept = parts.edges if any('->' in key for key in sizes) else None
+  small = shrink(
+    config, model.params, parts.nodes, model.values, model.edges, kept
+  )
+  extracted = jax.jit(small_model.apply)(small, tokens)
+  logits = [np.asarray(one) for one in (gated, edited, extracted)]
+  return max(
+    float(np.abs(one - other).max()) for one in logits for other in logits
+  )

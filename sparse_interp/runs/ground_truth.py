@@ -1,0 +1,188 @@
+"""The ground truth run: methods on models whose circuits are known.
+
+Programs compiled with Tracr are known component by component, programs planted
+into a trained model weight by weight. Nothing is tuned per program.
+"""
+
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+from ml_collections import config_dict
+
+from sparse_interp import interop
+from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.pruning import Progress
+from sparse_interp.interop import CompiledProgram
+from sparse_interp.interop.planted_programs import PROGRAMS as PLANTED
+from sparse_interp.interop.programs import PROGRAMS, compile_published
+from sparse_interp.runs import compiled_scores, planted_scores, table
+from sparse_interp.training import metrics
+from sparse_interp.training import workdir as workdir_lib
+
+_PHASE = 'ground_truth'
+
+
+def ground_truth(
+  config: config_dict.ConfigDict, workdir: str
+) -> dict[str, Any]:
+  """Scores every method on every program; prints a table at the end.
+
+  Args:
+    config: see experiments/ground_truth.py.
+    workdir: receives summary.json and config.json.
+
+  Returns:
+    The content of summary.json.
+
+  Raises:
+    ValueError: if a field is wrong.
+  """
+  names = program_names(config)
+  prune = {
+    gates: PruneConfig(**{**config.compiled.to_dict(), 'gates': gates})
+    for gates in ('edges', 'nodes')
+  }
+  if config.planted_method not in planted_scores.METHODS:
+    raise ValueError(
+      f'planted_method must be one of {", ".join(planted_scores.METHODS)}, got '
+      f'{config.planted_method!r}; choose one of these.'
+    )
+  for_planted = PruneConfig(**config.planted.to_dict())
+  begun = time.monotonic()
+  workdir_lib.claim(workdir, config.to_dict())
+  results = score_compiled(config, names, prune)
+  planted = score_planted(config, for_planted)
+  edge_f1 = {name: result['edge_f1'] for name, result in results.items()}
+  known = [f1 for f1 in edge_f1.values() if f1 is not None]
+  rows = [row for result in results.values() for row in result['scores']]
+  summary = workdir_lib.add_to_summary(
+    workdir,
+    {
+      'asked': {'config': config.to_dict(), 'seed': config.seed},
+      'code_version': workdir_lib.code_version(),
+      'device': workdir_lib.device_name(),
+      'wall_seconds': time.monotonic() - begun,
+      'edge_f1': edge_f1,
+      'mean_edge_f1': float(np.mean(known)) if known else None,
+      'greedy': {name: result['greedy'] for name, result in results.items()},
+      'planted_f1': {row['program'].split()[-1]: row['f1'] for row in planted},
+      'scores': rows + planted,
+    },
+  )
+  print_table(summary)
+  return summary
+
+
+def program_names(config: config_dict.ConfigDict) -> list[str]:
+  """Names of the programs that a configuration asks for.
+
+  Raises:
+    ValueError: if one is unknown.
+  """
+  if config.programs == 'all':
+    return list(PROGRAMS)
+  names = [name for name in config.programs.split(',') if name]
+  for name in names:
+    if name not in PROGRAMS:
+      raise ValueError(
+        f'programs must be all, or names among {", ".join(PROGRAMS)} with '
+        f'commas between, got {name!r}; correct it.'
+      )
+  return names
+
+
+def load_program(
+  name: str, directory: str | pathlib.Path | None
+) -> CompiledProgram:
+  """A published program from its file, or compiled where there is none.
+
+  Raises:
+    ImportError: if there is no file and Tracr is not installed.
+  """
+  path = pathlib.Path(directory or '') / f'{name}.npz'
+  if directory and path.exists():
+    return interop.load(path)
+  metrics.say(_PHASE, f'{name}: compiled anew, since {path} does not exist')
+  return compile_published(name)
+
+
+def score_compiled(
+  config: config_dict.ConfigDict,
+  names: list[str],
+  prune: dict[str, PruneConfig],
+) -> dict[str, dict[str, Any]]:
+  """{program: what `compiled_scores.score_program` returns}."""
+  results, begun = {}, time.monotonic()
+  for i, name in enumerate(names):
+    results[name] = compiled_scores.score_program(
+      load_program(name, config.programs_directory),
+      prune,
+      config.methods.split(','),
+      config.seed,
+      config.sequences,
+      lambda line: metrics.say(_PHASE, line),
+    )
+    per_program = (time.monotonic() - begun) / (i + 1)
+    left = metrics.duration(per_program * (len(names) - i - 1))
+    metrics.say(_PHASE, f'{name} done, {left} left for compiled programs')
+  return results
+
+
+def score_planted(
+  config: config_dict.ConfigDict, prune_config: PruneConfig
+) -> list[dict[str, Any]]:
+  """Rows of planted programs; none without a model to plant them in."""
+  if not config.model_workdir:
+    metrics.say(
+      _PHASE,
+      'planted programs skipped: they need a trained model, '
+      '--config.model_workdir=<path>',
+    )
+    return []
+  model = planted_scores.load(config.model_workdir)
+  rows, begun = [], time.monotonic()
+  for i, program in enumerate(PLANTED.values()):
+    row = planted_scores.score_planted(
+      *model,
+      program,
+      prune_config,
+      config.seed,
+      config.pairs,
+      config.length,
+      config.planted_method,
+      _progress(f'planted {program.name}'),
+    )
+    rows.append(row)
+    per_program = (time.monotonic() - begun) / (i + 1)
+    left = metrics.duration(per_program * (len(PLANTED) - i - 1))
+    metrics.say(_PHASE, f'{compiled_scores.row_line(row)}  {left} left')
+  return rows
+
+
+def _progress(name: str) -> Progress:
+  """A line every few seconds, however fast the steps are."""
+  last = [time.monotonic()]
+
+  def progress(numbers):
+    if time.monotonic() - last[0] >= 5:
+      last[0] = time.monotonic()
+      metrics.say(_PHASE, table.progress_line(name, numbers))
+
+  return progress
+
+
+def print_table(summary: dict[str, Any]) -> None:
+  """Every score, and the sets of greedy removal."""
+  for row in summary['scores']:
+    print(compiled_scores.row_line(row))
+  for name, by_ablation in summary['greedy'].items():
+    for ablation, found in by_ablation.items():
+      verdict = {None: '', True: ', as published', False: ', NOT as published'}
+      print(
+        f'{name:<16} greedy {ablation:<8} length {found["length"]}: '
+        f'{found["count"]} edges{verdict[found["matches_published"]]}'
+      )
+  if summary['mean_edge_f1'] is not None:
+    print(f'mean F1 of edge masks, components: {summary["mean_edge_f1"]:.3f}')

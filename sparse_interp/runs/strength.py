@@ -1,0 +1,317 @@
+"""How strong is pruning? Every method on the same tasks, pairs and target.
+
+For each task that the model learned, node masks and edge masks are tuned with
+the same number of trials, and made into circuits by the same search:
+
+  nodes             learned node masks, bisected (the published method)
+  nodes_eliminated  the same, then every kept node tried alone
+  edges_bisected    learned edge masks, bisected
+  edges             the same, then every kept edge tried alone
+  attribution       nodes ranked by gradient attribution, bisected
+
+Circuits are counted in edges and measured on test pairs.
+"""
+
+import json
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import config_dict
+
+from sparse_interp.circuits import attribution, find, gated_model, sweep
+from sparse_interp.circuits.elimination import answer_by_gates
+from sparse_interp.circuits.faithfulness import bootstrap_interval
+from sparse_interp.circuits.find import Split
+from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.losses import pair_losses
+from sparse_interp.circuits.parts import parts_of
+from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.search import search
+from sparse_interp.circuits.task_loss import Pairs, make_pairs
+from sparse_interp.runs import agreement, prune, table
+from sparse_interp.runs.together import time_together
+from sparse_interp.training import metrics
+from sparse_interp.training import workdir as workdir_lib
+
+_PHASE = 'strength'
+
+METHODS = (
+  'nodes',
+  'nodes_eliminated',
+  'edges_bisected',
+  'edges',
+  'attribution',
+)
+
+FORMULAS = {
+  'edges': 'nonzero weights between kept nodes; with edge masks, kept weights',
+  'test_loss': 'two-way cross-entropy in nats at the last token, mean over '
+  'both sides and all test pairs, what is removed at its mean over pretraining '
+  'text, logits scaled and shifted as fitted on training pairs',
+  'geometric mean': 'of edges over tasks; a circuit without edges counts as 1',
+  'ratio': 'geometric mean over tasks of the ratio of edges',
+}
+
+
+def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
+  """Compares the methods; goes on where an earlier call stopped.
+
+  Args:
+    config: see experiments/strength.py.
+    workdir: receives tasks/<name>.json, searches and summary.json.
+
+  Returns:
+    The content of summary.json.
+
+  Raises:
+    ValueError: a field is wrong, or there is no model.
+  """
+  prune.check(config)
+  if not config.model_workdir:
+    raise ValueError(
+      'model_workdir must name the workdir of a pretrain run, got nothing; '
+      'give --config.model_workdir=<path>.'
+    )
+  begun = time.monotonic()
+  loaded = prune.load(config.model_workdir)
+  measured = prune.measure_tasks(config, loaded)
+  workdir_lib.claim(workdir, config.to_dict())
+  model = gated_model.make(loaded.config, loaded.params, loaded.means)
+  learned = [name for name in measured if measured[name].entry['learned']]
+  tasks, started = {}, time.monotonic()
+  for i, name in enumerate(learned):
+    pairs = tuple(make_pairs(task) for task in measured[name].pairs)
+    tasks[name] = compare(config, model, name, *pairs, pathlib.Path(workdir))
+    per_task = (time.monotonic() - started) / (i + 1)
+    left = metrics.duration(per_task * (len(learned) - i - 1))
+    metrics.say(_PHASE, f'{line(name, tasks[name])}, {left} left')
+  pairs = make_pairs(measured[learned[0]].pairs[0])
+  summary = workdir_lib.add_to_summary(
+    workdir,
+    {
+      'asked': {'config': config.to_dict(), 'seed': config.seed},
+      **loaded.provenance,
+      'device': workdir_lib.device_name(),
+      'ablation': 'mean over pretraining',
+      'split': 'test pairs',
+      'formulas': FORMULAS,
+      'tasks': tasks,
+      **conclusions(tasks),
+      'together': together(config, model, pairs),
+      'agreement': agreement.check(config, loaded, pairs),
+      'wall_seconds': time.monotonic() - begun,
+    },
+  )
+  print_summary(summary)
+  return summary
+
+
+def hyperparameters(
+  config: config_dict.ConfigDict, gates: str, eliminate: bool
+) -> PruneConfig:
+  """Where the search starts: the defaults for nodes or for edges."""
+  fields = {**config.prune.to_dict(), **config[gates].to_dict()}
+  return PruneConfig(**fields, gates=gates, eliminate=eliminate)
+
+
+def compare(
+  config: config_dict.ConfigDict,
+  model: GatedModel,
+  name: str,
+  train: Pairs,
+  test: Pairs,
+  workdir: pathlib.Path,
+) -> dict[str, Any]:
+  """All methods on one task; the result is kept in tasks/<name>.json."""
+  path = workdir / 'tasks' / f'{name}.json'
+  if path.exists():
+    return json.loads(path.read_text())
+  progress = _progress(name)
+  result = {'trials': config.trials, 'circuits': {}, 'search': {}, 'curves': {}}
+  try:
+    for gates in ('nodes', 'edges'):
+      base = hyperparameters(config, gates, eliminate=False)
+      data = find.part(model, train, base)
+      found = search(
+        model,
+        train,
+        base,
+        config.trials,
+        config.parallel,
+        config.seed,
+        workdir / 'searches' / name / gates,
+        progress,
+      )
+      ranking = found.best_order, found.best_active
+      methods = ('nodes', 'nodes_eliminated')
+      if gates == 'edges':
+        methods = ('edges_bisected', 'edges')
+      for method, eliminate in zip(methods, (False, True), strict=True):
+        asked = hyperparameters(config, gates, eliminate)
+        result['circuits'][method] = measure(
+          model, ranking, data, asked, test, config.seed, progress
+        )
+      result['search'][gates] = {
+        'default_edges': found.trials[0]['edges'],
+        'best_edges': min(trial['edges'] for trial in found.trials),
+        'best_params': found.best_config.__dict__,
+      }
+      if gates == 'edges':
+        result['curves'][gates] = _curve(config, model, ranking, data, base)
+    base = hyperparameters(config, 'nodes', eliminate=False)
+    sizes = find.units_of(model, base)
+    scores = attribution.attribution(model, data.fitting, sizes)
+    ranking = attribution.order(scores), sum(sizes.values()) // 8
+    result['circuits']['attribution'] = measure(
+      model, ranking, data, base, test, config.seed, progress
+    )
+    result['curves']['attribution'] = _curve(config, model, ranking, data, base)
+  except find.Unprunable as error:
+    result = {'not_pruned': str(error)}
+  path.parent.mkdir(parents=True, exist_ok=True)
+  workdir_lib.write_json(path, result)
+  return result
+
+
+def measure(
+  model: GatedModel,
+  ranking: tuple[np.ndarray, int],
+  data: Split,
+  config: PruneConfig,
+  test: Pairs,
+  seed: int,
+  progress: Any,
+) -> dict[str, Any]:
+  """The circuit that a ranking leads to, counted, measured on test pairs."""
+  sizes = find.units_of(model, config)
+  found = find.select(model, *ranking, sizes, data, config, progress)
+  parts = parts_of(model, found.keep, sizes)
+  answers = answer_by_gates(model, sizes)(found.keep, test)
+  losses = np.asarray(pair_losses(answers, found.scale, found.shift))
+  return {
+    'nodes': parts.node_count,
+    'edges': parts.edge_count,
+    'test_loss': float(losses.mean()),
+    'test_loss_interval': bootstrap_interval(losses, seed),
+    'reaches_target': bool(losses.mean() <= config.target_loss),
+    'attempts': found.search,
+  }
+
+
+def _curve(config, model, ranking, data, base):
+  sizes = find.units_of(model, base)
+  return sweep.curve(model, *ranking, sizes, data, base, config.targets)
+
+
+def _progress(name):
+  """Says where the work on a task stands, every few seconds at most."""
+  last = [time.monotonic()]
+
+  def show(numbers: Mapping[str, Any]) -> None:
+    if time.monotonic() - last[0] >= 5:
+      last[0] = time.monotonic()
+      metrics.say(_PHASE, table.progress_line(name, numbers))
+
+  return show
+
+
+def together(
+  config: config_dict.ConfigDict, model: GatedModel, pairs: Pairs
+) -> dict[str, Any]:
+  """Eight jobs at once against in sequence, on this model."""
+  asked = hyperparameters(config, 'nodes', eliminate=False)
+  fields = {**asked.__dict__, **config.together.to_dict()}
+  repetitions = fields.pop('repetitions')
+  return time_together(model, pairs, PruneConfig(**fields), repetitions)
+
+
+def conclusions(tasks: Mapping[str, Any]) -> dict[str, Any]:
+  """Geometric means and ratios over the tasks that were pruned."""
+  pruned = {
+    n: task['circuits'] for n, task in tasks.items() if 'circuits' in task
+  }
+
+  def edges(method, names):
+    return [max(pruned[name][method]['edges'], 1) for name in names]
+
+  def ratio(one, other, names):
+    if not names:
+      return None
+    logs = np.log(edges(one, names)) - np.log(edges(other, names))
+    return float(np.exp(logs.mean()))
+
+  def reaching(*methods):
+    return [
+      name
+      for name, circuits in pruned.items()
+      if all(circuits[method]['reaches_target'] for method in methods)
+    ]
+
+  every = list(pruned)
+  ratios = {}
+  for name, one, other in (
+    ('edges_over_nodes', 'edges', 'nodes'),
+    ('edges_over_nodes_eliminated', 'edges', 'nodes_eliminated'),
+    ('edges_over_attribution', 'edges', 'attribution'),
+    ('nodes_over_attribution', 'nodes', 'attribution'),
+  ):
+    both = reaching(one, other)
+    ratios[name] = {
+      'ratio': ratio(one, other, every),
+      'tasks': len(every),
+      'ratio_where_both_reach_the_target': ratio(one, other, both),
+      'tasks_where_both_reach_the_target': len(both),
+    }
+  means = {m: prune.geometric_mean(edges(m, every)) for m in METHODS}
+  curves = {
+    method: sweep.geometric_means(
+      {n: tasks[n]['curves'][method] for n in every}
+    )
+    for method in ('edges', 'attribution')
+  }
+  gain = {
+    gates: {
+      name: tasks[name]['search'][gates]['best_edges']
+      / max(tasks[name]['search'][gates]['default_edges'], 1)
+      for name in every
+    }
+    for gates in ('nodes', 'edges')
+  }
+  return {
+    'geometric_mean_edges': means,
+    'ratios': ratios,
+    'search_gain': gain,
+    'sweep': curves,
+    'not_pruned': {
+      n: task['not_pruned'] for n, task in tasks.items() if n not in pruned
+    },
+  }
+
+
+def line(name: str, task: Mapping[str, Any]) -> str:
+  """Edges and test loss by method."""
+  if 'not_pruned' in task:
+    return f'{name:<28} not pruned: {task["not_pruned"]}'
+  shown = [
+    f'{method} {task["circuits"][method]["edges"]} '
+    f'({task["circuits"][method]["test_loss"]:.3f})'
+    for method in METHODS
+  ]
+  return f'{name:<28} ' + ', '.join(shown)
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+  """Prints what the run came to."""
+  for name, task in summary['tasks'].items():
+    print(line(name, task))
+  for method, mean in summary['geometric_mean_edges'].items():
+    print(f'geometric mean of edges, {method:<18} {mean:.1f}')
+  for name, found in summary['ratios'].items():
+    print(f'{name:<30} {found["ratio"]:.3f} over {found["tasks"]} tasks')
+  for point in summary['sweep']['edges']:
+    print(f'edges at target {point["target"]}: {point["edges"]}')
+  print('together over in sequence', summary['together']['ratio'])
+  print('largest logit difference', summary['agreement'])

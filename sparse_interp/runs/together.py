@@ -1,0 +1,76 @@
+"""Eight pruning jobs as one vmapped call, against the same eight in sequence.
+
+Both ways are compiled before they are timed, and take turns.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+
+from sparse_interp.circuits.gated_model import GatedModel, unit_sizes
+from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.pruning import optimize, optimize_together
+
+# Prices that the jobs differ in, besides their seeds.
+_PRICES = np.geomspace(0.3, 3, 8)
+
+
+def time_together(
+  model: GatedModel,
+  data: Any,
+  config: PruneConfig,
+  repetitions: int,
+) -> dict[str, Any]:
+  """Times both ways and compares what they learn.
+
+  Args:
+    model: the model with its ablation.
+    data: training Pairs or Recorded, shared by all jobs.
+    config: of the first job; the others have other prices and seeds.
+    repetitions: of each way; medians are reported.
+
+  Returns:
+    Seconds of both ways, their ratio, and the largest difference between the
+    learned gate parameters, tau in [-1, 1].
+  """
+  sizes = unit_sizes(model, config.gates, config.final_resid, config.tie_qk)
+  jobs = [
+    (data, dataclasses.replace(config, k_coef=config.k_coef * price), seed)
+    for seed, price in enumerate(_PRICES)
+  ]
+
+  def together():
+    return optimize_together(model, jobs, sizes)
+
+  def in_sequence():
+    return [optimize(model, data, sizes, *job) for data, *job in jobs]
+
+  seconds = {'together': [], 'in_sequence': []}
+  results = {'together': together(), 'in_sequence': in_sequence()}
+  for _ in range(repetitions):
+    for name, run in (('together', together), ('in_sequence', in_sequence)):
+      begun = time.perf_counter()
+      results[name] = run()
+      seconds[name].append(time.perf_counter() - begun)
+  medians = {name: float(np.median(one)) for name, one in seconds.items()}
+  return {
+    'jobs': len(jobs),
+    'steps': config.steps,
+    'batch': config.batch_pairs,
+    'repetitions': repetitions,
+    'seconds_together': medians['together'],
+    'seconds_in_sequence': medians['in_sequence'],
+    'ratio': medians['together'] / medians['in_sequence'],
+    'largest_difference': _difference(**results),
+  }
+
+
+def _difference(together, in_sequence):
+  """Largest |tau - tau| over jobs and units."""
+  return max(
+    float(np.abs(one.tau[key] - other.tau[key]).max())
+    for one, other in zip(together, in_sequence, strict=True)
+    for key in one.tau
+  )

@@ -1,0 +1,162 @@
+"""What kept units are as nodes and edges, and which of them lead nowhere."""
+
+import itertools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_interp.circuits import gated_model, parts, selection
+from sparse_interp.models import GPT, GPTConfig
+from sparse_interp.models.sites import node_sites
+
+
+def test_parts_of_the_known_circuit_by_nodes_and_by_edges(known):
+  for gates in ('nodes', 'edges'):
+    sizes = gated_model.unit_sizes(known.model, gates)
+    made = parts.parts_of(known.model, known.true_units(sizes), sizes)
+    nodes = {site: kept.tolist() for site, kept in made.nodes.items()}
+    assert {s: k for s, k in nodes.items() if k} == known.nodes
+    assert (made.node_count, made.edge_count) == (4, 2)
+    for name, edges in known.edges.items():
+      kept = np.asarray(known.model.edges[name])[:, made.edges[name]]
+      assert list(zip(*kept.tolist(), strict=True)) == edges
+
+
+def test_nodes_without_a_way_to_the_output_are_found(known):
+  # 5 reads noise; its value 1 has a kept writer, but channel 6 no reader.
+  dangling = {
+    '0.attn.act_in': [0, 5],
+    '0.attn.q': [0, 4],
+    '0.attn.v': [1, 5],
+    '0.attn.resid_delta': [3, 6],
+    '0.mlp.post_act': [2],
+    'final_resid': [1, 3],
+  }
+  keep = selection.mask_of(dangling, known.sites)
+  live = parts.live_units(known.model, keep, known.sites)
+  loose = selection.split(keep & ~live, known.sites)
+  found = {s: np.flatnonzero(m).tolist() for s, m in loose.items() if m.any()}
+  assert found == {
+    '0.attn.act_in': [5],
+    '0.attn.q': [0, 4],
+    '0.attn.v': [1],
+    '0.attn.resid_delta': [6],
+    '0.mlp.post_act': [2],
+  }
+
+
+def test_circuits_of_nodes_keep_what_leads_nowhere_and_of_edges_do_not(known):
+  for gates in ('nodes', 'edges'):
+    sizes = gated_model.unit_sizes(known.model, gates)
+    # No one reads what noise writes.
+    keep = np.ones(sum(sizes.values()), bool)
+    keep[-known.config.d_model :] = np.arange(known.config.d_model) == 3
+    settled = parts.settle(known.model, keep, sizes)
+    assert np.array_equal(settled, keep) == (gates == 'nodes')
+    assert np.all(settled[known.true_units(sizes)])
+
+
+def _live_by_paths(model, masks):
+  """Edges on a way to the output, by plain search over a list of edges.
+
+  An edge counts while its source is fed and its target is read. A query and
+  a key are read where both are written and their head has a read value.
+  """
+  config = model.config
+  edges = {
+    (name, (source, i), (target, j))
+    for name, index in model.edges.items()
+    for source, target in [name.split('->')]
+    for (i, j), kept in zip(
+      np.asarray(index).T.tolist(), masks[name], strict=True
+    )
+    if kept
+  }
+  final = set(np.flatnonzero(masks['final_resid']).tolist())
+
+  def place(site):
+    layer, kind, _ = site.split('.')
+    return 2 * int(layer) + (kind == 'mlp')
+
+  def fed(node):
+    return node[0].endswith('act_in') or any(e[2] == node for e in edges)
+
+  def is_read(node):
+    site, channel = node
+    if site.endswith('resid_delta'):
+      return channel in final or any(
+        e[1][1] == channel
+        and e[1][0].endswith('act_in')
+        and place(e[1][0]) > place(site)
+        for e in edges
+      )
+    if site.endswith(('attn.q', 'attn.k')):
+      both = all(fed((site[:-1] + letter, channel)) for letter in 'qk')
+      return both and any(
+        e[1][0] == site[:-1] + 'v'
+        and e[1][1] // config.d_head == channel // config.d_head
+        for e in edges
+      )
+    return any(e[1] == node for e in edges)
+
+  while True:
+    left = {e for e in edges if fed(e[1]) and is_read(e[2])}
+    if left == edges:
+      return edges
+    edges = left
+
+
+@pytest.fixture(scope='module')
+def small():
+  """Two layers of a few nonzero weights; zeros elsewhere."""
+  config = GPTConfig(
+    vocab_size=3,
+    n_layer=2,
+    d_model=4,
+    d_head=2,
+    d_mlp=4,
+    context_length=4,
+    activation_density=None,
+    bigram_table=False,
+  )
+  rng = np.random.default_rng(1)
+  shapes = jax.eval_shape(
+    GPT(config).init, jax.random.key(0), jnp.zeros((1, 4), int)
+  )
+  params = jax.tree.map(
+    lambda x: jnp.asarray(rng.random(x.shape) < 0.5, jnp.float32),
+    shapes['params'],
+  )
+  values = {s: jnp.zeros(w) for s, w in node_sites(config).items()}
+  return gated_model.make(config, params, values)
+
+
+@hypothesis.given(st.integers(0, 10**6), st.floats(0.05, 0.95))
+@hypothesis.settings(max_examples=60)
+def test_live_edges_are_those_that_a_plain_path_search_finds(
+  small, seed, share
+):
+  sizes = gated_model.unit_sizes(small, 'edges')
+  keep = np.random.default_rng(seed).random(sum(sizes.values())) < share
+  expected = _live_by_paths(small, selection.split(keep, sizes))
+  live = selection.split(parts.live_units(small, keep, sizes), sizes)
+  made = parts.parts_of(small, keep, sizes)
+  for name, index in small.edges.items():
+    source, target = name.split('->')
+    found = {
+      (name, (source, i), (target, j))
+      for i, j in np.asarray(index)[:, live[name]].T.tolist()
+    }
+    assert found == {edge for edge in expected if edge[0] == name}
+    np.testing.assert_array_equal(made.edges[name], live[name])
+  # Final nodes are no dead ends by themselves; all others are ends of edges.
+  ends = set(itertools.chain.from_iterable(edge[1:] for edge in expected))
+  for site, kept in made.nodes.items():
+    if site != 'final_resid':
+      assert set(kept.tolist()) == {c for s, c in ends if s == site}
+  again = parts.live_units(small, parts.settle(small, keep, sizes), sizes)
+  np.testing.assert_array_equal(again, parts.settle(small, keep, sizes))
