@@ -37,6 +37,10 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
   config.pairs.length = 80  # longest prompt, in tokens
 
   config.prune = config_dict.ConfigDict()  # fields of circuits PruneConfig
+  config.prune.gates = 'nodes'  # or 'edges'
+  config.prune.ablation = 'mean'  # or another of circuits/ablation.py
+  config.prune.kl_weight = 0.0  # share of KL to the full model in the loss
+  config.prune.target_on = 'task'  # or 'kl'
   config.prune.target_loss = 0.15  # nats; published
   config.prune.steps = 160
   config.prune.learning_rate = 3e-2

@@ -35,8 +35,15 @@ def get_config() -> config_dict.ConfigDict:
   config.edges = config_dict.ConfigDict(
     {'k_coef': 3e-3, 'init_attribution': 0.5}
   )
-  # Eight jobs as one call, against the same in sequence.
+  # Eight jobs as one call, against the same in sequence: on this model, and on
+  # a compiled program from this directory.
+  root = pathlib.Path(__file__).parents[1]
+  config.programs_directory = str(root / 'tests' / 'data' / 'compiled')
+  config.program_sequences = 128
   config.together = config_dict.ConfigDict(
-    {'batch_pairs': 2, 'steps': 40, 'repetitions': 3}
+    {
+      'model': {'batch_pairs': 4, 'steps': 20, 'repetitions': 3},
+      'compiled': {'batch_pairs': 32, 'steps': 100, 'repetitions': 5},
+    }
   )
   return config

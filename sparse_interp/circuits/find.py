@@ -37,6 +37,8 @@ CALIBRATION_PAIRS = 128
 
 # Elimination starts this share of the way from the full model to the goal.
 _ROOM = 0.1
+# ... but with no more than so many times the units that reach the goal.
+_LARGEST = 3
 
 
 class Unprunable(ValueError):  # noqa: N818
@@ -177,13 +179,23 @@ def select(
   attempts, guess = [], max(1, first_guess)
   for _ in range(config.attempts):
     k, _, keep = ranked.smallest(goal, guess)
+    starts = [keep]
     if config.eliminate:
       # Where nothing is to spare, a greedy search soon has no way to go: it
-      # starts from a circuit that is closer to the full model.
-      near = full_loss + _ROOM * (goal - full_loss)
-      keep = ranked.smallest(near, guess)[2]
-    keep = _refine(model, keep, sizes, data.chosen, goal, config, progress)
-    keep = settle(model, keep, sizes)
+      # also starts from a circuit that is closer to the full model.
+      near = ranked.smallest(full_loss + _ROOM * (goal - full_loss), guess)[0]
+      starts.append(selection.top(order, min(near, _LARGEST * k)))
+    refined = [
+      settle(
+        model,
+        _refine(model, keep, sizes, data.chosen, goal, config, progress),
+        sizes,
+      )
+      for keep in starts
+    ]
+    keep = min(
+      refined, key=lambda keep: parts_of(model, keep, sizes).edge_count
+    )
     # Two numbers, but with a large scale a few rare pairs decide them.
     shown = np.concatenate(
       [answer(keep, data.chosen), answer(keep, calibrating)]

@@ -73,4 +73,5 @@ def _difference(together, in_sequence):
     float(np.abs(one.tau[key] - other.tau[key]).max())
     for one, other in zip(together, in_sequence, strict=True)
     for key in one.tau
+    if one.tau[key].size
   )
