@@ -121,6 +121,21 @@ def answer_by_small_model(
   positions = kept_positions(small, model.edges, parts) if on_edges else {}
   means = source_means(model.config, model.values, parts) if on_edges else {}
 
+  batches = []
+
+  def parts_of_batch(batch):
+    """Cut once: a search asks about the same few batches again and again."""
+    for known, cut in batches:
+      if known is batch:
+        return cut
+    rows = min(_ESTIMATE_PAIRS, batch.size)
+    cut = [
+      batch.take((start + np.arange(rows)) % batch.size)
+      for start in range(0, batch.size, rows)
+    ]
+    batches.append((batch, cut))
+    return cut
+
   def answer(trial, batch):
     masks = gates_of_units(split(settle(model, trial, sizes), sizes))
     gates = {
@@ -128,11 +143,10 @@ def answer_by_small_model(
       for key, mask in masks.items()
     }
     gates = {k: jnp.asarray(g, jnp.float32) for k, g in gates.items()}
-    rows = min(_ESTIMATE_PAIRS, batch.size)
-    answers = []
-    for start in range(0, batch.size, rows):
-      part = batch.take((start + np.arange(rows)) % batch.size)
-      answers.append(_small_answers(small, positions, means, part, gates))
+    answers = [
+      np.asarray(_small_answers(small, positions, means, part, gates))
+      for part in parts_of_batch(batch)
+    ]
     return np.concatenate(answers)[: batch.size]
 
   return answer

@@ -37,8 +37,8 @@ CALIBRATION_PAIRS = 128
 
 # Elimination starts this share of the way from the full model to the goal.
 _ROOM = 0.1
-# ... but with no more than so many times the units that reach the goal.
-_LARGEST = 3
+# ... unless that is more units than it can try in a minute or so.
+_LARGEST = 128
 
 
 class Unprunable(ValueError):  # noqa: N818
@@ -184,7 +184,8 @@ def select(
       # Where nothing is to spare, a greedy search soon has no way to go: it
       # also starts from a circuit that is closer to the full model.
       near = ranked.smallest(full_loss + _ROOM * (goal - full_loss), guess)[0]
-      starts.append(selection.top(order, min(near, _LARGEST * k)))
+      if near <= _LARGEST:
+        starts.append(selection.top(order, near))
     refined = [
       settle(
         model,

@@ -37,7 +37,11 @@ def time_together(
   """
   sizes = unit_sizes(model, config.gates, config.final_resid, config.tie_qk)
   jobs = [
-    (data, dataclasses.replace(config, k_coef=config.k_coef * price), seed)
+    (
+      data,
+      dataclasses.replace(config, k_coef=config.k_coef * float(price)),
+      seed,
+    )
     for seed, price in enumerate(_PRICES)
   ]
 

@@ -125,8 +125,18 @@ def _draw(model, sizes, share, rng):
   return parts.settle(model, selection.flatten(masks, sizes), sizes)
 
 
+# Every case compiles three models for each ablation; the others are slow.
+_QUICK = ('published', 'no norm, added positions')
+
+
 @pytest.mark.parametrize('gates', ['nodes', 'edges'])
-@pytest.mark.parametrize('name', _CASES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in _CASES
+  ],
+)
 def test_gated_small_and_edited_model_give_the_same_logits(name, gates):
   config, params, means, tokens, rng = _case(name)
   batch = Recorded(
