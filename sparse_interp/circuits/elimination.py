@@ -40,6 +40,9 @@ Answer = Callable[[Bool[np.ndarray, 'units'], Any], Float[np.ndarray, '...']]
 # single trials take over.
 _SMALLEST_CHUNK = 1 / 16
 
+# With more moves than this, one pass and the first look at each have to do.
+_LOOKED_AT_AGAIN = 192
+
 # Passes over all units; one without a success ends it earlier.
 _PASSES = 3
 
@@ -232,7 +235,7 @@ def eliminate(
         target,
       )
     )
-    if keep.sum() == before.sum():
+    if keep.sum() == before.sum() or keep.sum() > _LOOKED_AT_AGAIN:
       break
   return keep
 
@@ -312,7 +315,7 @@ def _drop_singly(keep, moves, loss, estimate, without, weight, target):
     trial = without(keep, moves[number])
     if np.array_equal(trial, keep):
       continue
-    if seen < drops:
+    if seen < drops and len(moves) <= _LOOKED_AT_AGAIN:
       heapq.heappush(queue, (ratio(trial), number, drops))
     elif loss(trial) <= target:
       keep, drops = trial, drops + 1
