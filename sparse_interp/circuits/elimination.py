@@ -36,12 +36,15 @@ from sparse_interp.circuits.small_edges import (
 # From kept units to what the circuit answers.
 Answer = Callable[[Bool[np.ndarray, 'units'], Any], Float[np.ndarray, '...']]
 
-# Chunks smaller than this share of the units are not worth another gradient:
-# single trials take over.
-_SMALLEST_CHUNK = 1 / 16
+# Chunks smaller than this share of the units, or this number, are not worth
+# another gradient: single trials take over.
+_SMALLEST_CHUNK = 1 / 64, 4
 
 # With more moves than this, one pass and the first look at each have to do.
 _LOOKED_AT_AGAIN = 192
+
+# With more units than this, only chunks are dropped: it would take minutes.
+_TRIED = 512
 
 # Passes over all units; one without a success ends it earlier.
 _PASSES = 3
@@ -222,7 +225,7 @@ def eliminate(
   estimate = lambda trial: cost(answer, trial, some)  # noqa: E731
   keep = _drop_chunks(keep, loss, slopes, target)
   keep = show(settle(model, keep, sizes))
-  for _ in range(_PASSES):
+  for _ in range(_PASSES if keep.sum() <= _TRIED else 0):
     before = keep
     keep = show(
       _drop_singly(
@@ -279,7 +282,8 @@ def _drop_chunks(keep, loss, slopes, target):
     cost = -slopes(keep)[candidates]
     candidates = candidates[np.argsort(cost, kind='stable')]
     chunk = candidates.size // 2
-    while chunk >= max(2, _SMALLEST_CHUNK * candidates.size):
+    share, number = _SMALLEST_CHUNK
+    while chunk >= max(number, share * candidates.size):
       trial = keep.copy()
       trial[candidates[:chunk]] = False
       if loss(trial) <= target:
