@@ -7,6 +7,12 @@ For every task that the model learned: node masks and edge masks tuned with the
 same number of trials, gradient attribution, circuits at the target and at the
 published targets. Also times eight pruning jobs as one call, and compares the
 logits of gated, edited and extracted circuits.
+
+Measured on three tasks only (2 CPU cores, about 3 minutes a task, seed 0, test
+pairs, mean ablation): edge masks need 0.81 of the edges of bisected node masks,
+0.98 of eliminated ones and 0.13 of gradient attribution (geometric means of
+final_kwarg, set_or_string and set_or_string_fixedvarname). Needs the extra
+`search`. An interrupted run goes on where it was.
 """
 
 import importlib.util
