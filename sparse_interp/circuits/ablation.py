@@ -38,6 +38,15 @@ OF_OTHER_PROMPTS = ('resample', 'counterfactual')
 _PROMPTS = 64
 
 
+def check_ablation(ablation: str) -> None:
+  """Raises ValueError if there is no ablation of this name."""
+  if ablation not in ABLATIONS:
+    raise ValueError(
+      f'prune.ablation must be one of {", ".join(ABLATIONS)}, got '
+      f'{ablation!r}; choose e.g. {ABLATIONS[0]!r}.'
+    )
+
+
 @functools.partial(jax.jit, static_argnames='config')
 def _batch_means(
   config: GPTConfig, params: dict, tokens: Int[Array, 'batch time']
@@ -142,11 +151,7 @@ def constants(
   Raises:
     ValueError: if the ablation is unknown.
   """
-  if ablation not in ABLATIONS:
-    raise ValueError(
-      f'prune.ablation must be one of {", ".join(ABLATIONS)}, got '
-      f'{ablation!r}; choose one of these.'
-    )
+  check_ablation(ablation)
   if ablation == 'zero':
     return {s: jnp.zeros(len(mean), jnp.float32) for s, mean in means.items()}
   if ablation == 'task_mean':

@@ -1,7 +1,7 @@
 """Rankings without learned gates: the baselines that masks are held against.
 
 Each gives every unit a score, and `order` turns scores into the strict order
-that `find.select` builds a circuit from, as it does from learned masks.
+that `from_ranking.select` builds a circuit from, as it does from learned masks.
 
   attribution  nodes: |(x - value) . dL/dx|, at the full model: the ranking by
                gradient attribution of arXiv 2511.13653 (its figure 31)
@@ -36,6 +36,8 @@ from sparse_interp.circuits.gated_model import (
   GatedModel,
   gate_slopes,
   gates_of_units,
+  on_edges,
+  slopes_of_units,
 )
 
 # Scores by unit, flat in the order of the sizes.
@@ -73,10 +75,9 @@ def mean_slopes(
   # Parts of at most two shapes, so of two compilations.
   parts = np.array_split(np.arange(data.size), math.ceil(data.size / BATCH))
   for part in parts:
-    slopes = dict(gate_slopes(model, gates_of_units(gates), data.take(part)))
-    for key in sizes:
-      if key.endswith('attn.qk'):
-        slopes[key] = slopes[key[:-1]] + slopes[key[:-2] + 'k']
+    slopes = slopes_of_units(
+      gate_slopes(model, gates_of_units(gates), data.take(part))
+    )
     share = part.size / data.size
     total = total + share * selection.flatten(slopes, sizes).astype(np.float64)
   return total
@@ -95,7 +96,7 @@ def attribution(
   Raises:
     ValueError: if units are edges: the published ranking is of nodes.
   """
-  if any('->' in key for key in sizes):
+  if on_edges(sizes):
     raise ValueError(
       "gates must be 'nodes' for attribution, got 'edges'; use eap for edges."
     )

@@ -23,8 +23,11 @@ from sparse_interp.circuits.gated_model import (
   all_outputs,
   gate_slopes,
   gates_of_units,
+  on_edges,
+  slopes_of_units,
   unfold,
 )
+from sparse_interp.circuits.moves import moves
 from sparse_interp.circuits.parts import live_units, parts_of, settle
 from sparse_interp.circuits.selection import flatten, split
 from sparse_interp.circuits.small_edges import (
@@ -40,7 +43,7 @@ Answer = Callable[[Bool[np.ndarray, 'units'], Any], Float[np.ndarray, '...']]
 # another gradient: single trials take over.
 _SMALLEST_CHUNK = 1 / 64, 4
 
-# With more moves than this, one pass and the first look at each have to do.
+# With more units than this, one pass and the first look at each have to do.
 _LOOKED_AT_AGAIN = 192
 
 # With more units than this, only chunks are dropped: it would take minutes.
@@ -119,13 +122,15 @@ def answer_by_small_model(
 ) -> Answer:
   """Answers of circuits inside `keep`, by its small model."""
   parts = parts_of(model, keep, sizes)
-  on_edges = any('->' in key for key in sizes)
-  edges = parts.edges if on_edges else None
+  gates_on_edges = on_edges(sizes)
+  edges = parts.edges if gates_on_edges else None
   small = shrink(
     model.config, model.params, parts.nodes, model.values, model.edges, edges
   )
-  positions = kept_positions(small, model.edges, parts) if on_edges else {}
-  means = source_means(model.config, model.values, parts) if on_edges else {}
+  positions, means = {}, {}
+  if gates_on_edges:
+    positions = kept_positions(small, model.edges, parts)
+    means = source_means(model.config, model.values, parts)
 
   batches = []
 
@@ -171,7 +176,7 @@ def eliminate(
   """Drops units while the target is met, until none can be dropped alone.
 
   First what leads nowhere, then chunks in the order of a first-order estimate,
-  then single units or all edges at one node, what costs least per edge first.
+  then single units or the groups of `moves`, what costs least per edge first.
 
   Args:
     model: the model with its ablation.
@@ -199,10 +204,7 @@ def eliminate(
       fitted = batch.calibrate(answer(mask, batch))
     gates = _unfold(model, split(mask.astype(np.float32), sizes))
     slope = gate_slopes(model, gates, some, *fitted, float(target_on == 'kl'))
-    for key in sizes:
-      if key.endswith('attn.qk'):
-        slope[key] = slope[key[:-1]] + slope[key[:-2] + 'k']
-    return flatten(slope, sizes)
+    return flatten(slopes_of_units(slope), sizes)
 
   def without(mask, units):
     trial = mask.copy()
@@ -230,7 +232,7 @@ def eliminate(
     keep = show(
       _drop_singly(
         keep,
-        _moves(model, keep, sizes),
+        moves(model, keep, sizes),
         loss,
         estimate,
         without,
@@ -245,7 +247,7 @@ def eliminate(
 
 def _weights(model, keep, sizes):
   """What each unit counts for: the edges that go with it, and a little."""
-  if any('->' in key for key in sizes):
+  if on_edges(sizes):
     weight = {
       k: np.full(n, 1.0 if '->' in k else 0.5) for k, n in sizes.items()
     }
@@ -258,21 +260,6 @@ def _weights(model, keep, sizes):
       key = site if site in sizes else site[:-1].replace('attn.', 'attn.qk')
       np.add.at(weight[key], channels, 1)
   return flatten(weight, sizes)
-
-
-def _moves(model, keep, sizes):
-  """What may be dropped in one step: a unit, or all edges at one node."""
-  moves = [np.array([unit]) for unit in np.flatnonzero(keep)]
-  nodes, start = {}, 0
-  for key, size in sizes.items():
-    if '->' in key:
-      kept = np.flatnonzero(keep[start : start + size])
-      ends = np.asarray(model.edges[key])[:, kept]
-      for site, channels in zip(key.split('->'), ends, strict=True):
-        for unit, channel in zip(kept + start, channels, strict=True):
-          nodes.setdefault((site, int(channel)), []).append(unit)
-    start += size
-  return moves + [np.array(units) for units in nodes.values() if units[1:]]
 
 
 def _drop_chunks(keep, loss, slopes, target):
@@ -307,6 +294,7 @@ def _drop_singly(keep, moves, loss, estimate, without, weight, target):
     return cost / weight[keep & ~trial].sum()
 
   now, drops = estimate(keep), 0
+  again = keep.sum() <= _LOOKED_AT_AGAIN
   queue = []
   for number, move in enumerate(moves):
     trial = without(keep, move)
@@ -319,7 +307,7 @@ def _drop_singly(keep, moves, loss, estimate, without, weight, target):
     trial = without(keep, moves[number])
     if np.array_equal(trial, keep):
       continue
-    if seen < drops and len(moves) <= _LOOKED_AT_AGAIN:
+    if seen < drops and again:
       heapq.heappush(queue, (ratio(trial), number, drops))
     elif loss(trial) <= target:
       keep, drops = trial, drops + 1

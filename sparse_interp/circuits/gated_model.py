@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Shaped
 
-from sparse_interp.circuits.ablation import ABLATIONS, OF_OTHER_PROMPTS
+from sparse_interp.circuits.ablation import OF_OTHER_PROMPTS, check_ablation
 from sparse_interp.circuits.gates import (
   EdgeIndex,
   Gates,
@@ -68,11 +68,7 @@ def make(
   Raises:
     ValueError: if the ablation is unknown.
   """
-  if ablation not in ABLATIONS:
-    raise ValueError(
-      f'prune.ablation must be one of {", ".join(ABLATIONS)}, got '
-      f'{ablation!r}; choose one of these.'
-    )
+  check_ablation(ablation)
   edges = nonzero_weights(config, params)
   values = {site: jnp.asarray(value) for site, value in values.items()}
   return GatedModel(config, params, values, edges, ablation)
@@ -103,6 +99,23 @@ def unit_sizes(
       site = site.replace('attn.q', 'attn.qk')
     sizes[site] = width
   return sizes
+
+
+def on_edges(sizes: Mapping[str, int]) -> bool:
+  """Whether units are edges, as opposed to nodes."""
+  return any('->' in key for key in sizes)
+
+
+def slopes_of_units(
+  slopes: Mapping[str, Float[Array | np.ndarray, '_']],
+) -> dict[str, Float[Array | np.ndarray, '_']]:
+  """Adds slopes of tied units to those of single gates."""
+  tied = {
+    f'{key}k': slopes[key] + slopes[key[:-1] + 'k']
+    for key in slopes
+    if key.endswith('attn.q') and '->' not in key
+  }
+  return {**slopes, **tied}
 
 
 def gates_of_units(

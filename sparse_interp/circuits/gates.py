@@ -115,6 +115,7 @@ def apply_gates(
   Returns:
     Parameters and edits for `GPT.apply`.
   """
+  gates = {name: jnp.asarray(gate) for name, gate in gates.items()}
   edits = {
     site: lambda x, gate=gate, value=values[site]: blend(gate, x, value)
     for site, gate in gates.items()

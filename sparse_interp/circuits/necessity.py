@@ -17,6 +17,7 @@ from sparse_interp.circuits.gated_model import (
   all_outputs,
   gate_slopes,
   gates_of_units,
+  slopes_of_units,
 )
 from sparse_interp.circuits.selection import flatten, split
 
@@ -65,7 +66,7 @@ def add_until_necessary(
     if rest_loss(keep) >= floor:
       break
     slopes = gate_slopes(model, rest_of(keep, sizes), few)
-    gain = np.where(keep, -np.inf, -flatten(_tie(slopes, sizes), sizes))
+    gain = np.where(keep, -np.inf, -flatten(slopes_of_units(slopes), sizes))
     best = np.argsort(-gain, kind='stable')
     added = 1
     while True:
@@ -76,12 +77,3 @@ def add_until_necessary(
       added *= 2
     keep = trial
   return keep
-
-
-def _tie(slopes, sizes):
-  """Slopes of units from slopes of gates."""
-  tied = dict(slopes)
-  for key in sizes:
-    if key.endswith('attn.qk'):
-      tied[key] = slopes[key[:-1]] + slopes[key[:-2] + 'k']
-  return tied

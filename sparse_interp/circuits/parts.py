@@ -13,7 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from sparse_interp.circuits.gated_model import GatedModel, gates_of_units
+from sparse_interp.circuits.gated_model import (
+  GatedModel,
+  gates_of_units,
+  on_edges,
+)
 from sparse_interp.circuits.selection import split
 from sparse_interp.models.sites import node_sites
 
@@ -50,7 +54,7 @@ def parts_of(
 ) -> Parts:
   """Nodes and edges that kept units stand for."""
   masks = gates_of_units(split(keep, sizes))
-  if any('->' in key for key in sizes):
+  if on_edges(sizes):
     return _parts_of_edges(model, masks)
   nodes = {site: np.flatnonzero(mask) for site, mask in masks.items()}
   return Parts(nodes, _edges_between(model, masks))
@@ -67,7 +71,7 @@ def live_units(
   has to be tried, not assumed.
   """
   masks = gates_of_units(split(keep, sizes))
-  if any('->' in key for key in sizes):
+  if on_edges(sizes):
     parts = _parts_of_edges(model, masks)
     live = {**parts.edges}
   else:
@@ -91,7 +95,7 @@ def settle(
   sizes: Mapping[str, int],
 ) -> Bool[np.ndarray, 'units']:
   """The circuit that kept units make: with gates on edges, only live ones."""
-  if any('->' in key for key in sizes):
+  if on_edges(sizes):
     return live_units(model, keep, sizes)
   return keep
 

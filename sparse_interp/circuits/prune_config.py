@@ -2,13 +2,12 @@
 
 import dataclasses
 
-from sparse_interp.circuits.ablation import ABLATIONS
+from sparse_interp.circuits.ablation import check_ablation
 
 _CHOICES = {
   'gates': ('nodes', 'edges'),
   'calibrate': ('after', 'during'),
   'target_on': ('task', 'kl'),
-  'ablation': ABLATIONS,
 }
 
 
@@ -109,6 +108,7 @@ class PruneConfig:
     for field, choices in _CHOICES.items():
       value = getattr(self, field)
       _require(field, value in choices, self, 'one of ' + ', '.join(choices))
+    check_ablation(self.ablation)
     tied = self.tie_qk and self.gates == 'edges'
     _require('tie_qk', not tied, self, 'False with gates on edges')
 

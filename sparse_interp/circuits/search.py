@@ -24,7 +24,7 @@ from jaxtyping import Int
 
 from sparse_interp.circuits.bisection import Ranked, goal_for
 from sparse_interp.circuits.circuit import hash_params
-from sparse_interp.circuits.find import (
+from sparse_interp.circuits.from_ranking import (
   Split,
   check_full_loss,
   part,
@@ -44,12 +44,12 @@ from sparse_interp.circuits.search_space import configure, propose
 
 
 class SearchResult(NamedTuple):
-  """What a search came to; `find.select` makes a circuit from it.
+  """What a search came to; `from_ranking.select` makes a circuit from it.
 
   Attributes:
     best_config: hyper-parameters of the best trial.
     best_order: units, most important first, flat in the order of
-      `find.units_of`.
+      `from_ranking.units_of`.
     best_active: how many gates were on.
     trials: of each, in order: `trial` (number), `params` (what was searched),
       `units`, `nodes`, `edges`, `loss` on the selection pairs, `value` (the
@@ -93,7 +93,7 @@ def search(
 
   Args:
     model: the model with its ablation.
-    train: training Pairs or Recorded; parted by `find.part`.
+    train: training Pairs or Recorded; parted by `from_ranking.part`.
     base: where the search starts, and what it leaves alone.
     trials: how many configurations to try.
     parallel: how many of them at once; memory grows with it.

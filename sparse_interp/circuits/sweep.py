@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from sparse_interp.circuits import gated_model
 from sparse_interp.circuits.bisection import Ranked, goal_for
@@ -18,7 +18,7 @@ from sparse_interp.circuits.elimination import (
   eliminate,
   selection_loss,
 )
-from sparse_interp.circuits.find import CALIBRATION_PAIRS, Split
+from sparse_interp.circuits.from_ranking import Split, judge
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.parts import parts_of, settle
 from sparse_interp.circuits.prune_config import PruneConfig
@@ -53,7 +53,7 @@ def curve(
     order: units, most important first.
     active: size to begin the first bisection with.
     sizes: {key: number of units}.
-    data: from `find.part`.
+    data: from `from_ranking.part`.
     config: margin and kind of loss; its target is not used.
     targets: losses in nats; each bisection begins where the one before ended.
     eliminated: also try every kept unit alone, as pruning does.
@@ -97,33 +97,18 @@ def curve(
       parts.node_count,
       parts.edge_count,
       loss,
-      _holdout_loss(model, keep, sizes, data, config),
+      judge(model, keep, sizes, data, config).holdout_loss,
     )
     measures = zip(_MEASURES, values, strict=True)
     points.append({'target': target, **dict(measures)})
   return points
 
 
-def _holdout_loss(
-  model: GatedModel,
-  keep: Bool[np.ndarray, 'units'],
-  sizes: Mapping[str, int],
-  data: Split,
-  config: PruneConfig,
-) -> float:
-  """Loss on pairs that neither the search nor the calibration has seen."""
-  answer = answer_by_gates(model, sizes)
-  count = min(CALIBRATION_PAIRS, data.fitting.size)
-  calibrating = data.fitting.take(np.arange(count))
-  seen = [answer(keep, data.chosen), answer(keep, calibrating)]
-  scale, shift = (float(x) for x in data.chosen.calibrate(np.concatenate(seen)))
-  losses = data.holdout.losses(
-    answer(keep, data.holdout),
-    scale,
-    shift,
-    kl_weight=float(config.target_on == 'kl'),
-  )
-  return float(losses.mean())
+def geometric_mean(edges: Sequence[int]) -> float | None:
+  """Of edge counts; a circuit without edges counts as one edge."""
+  if not len(edges):
+    return None
+  return float(np.exp(np.mean(np.log(np.maximum(edges, 1)))))
 
 
 def geometric_means(
@@ -145,11 +130,11 @@ def geometric_means(
     for point in points:
       reached = edges.setdefault(point['target'], [])
       if point['edges'] is not None:
-        reached.append(max(1, point['edges']))
+        reached.append(point['edges'])
   return [
     {
       'target': target,
-      'edges': float(np.exp(np.mean(np.log(counts)))) if counts else None,
+      'edges': geometric_mean(counts),
       'tasks': len(counts),
     }
     for target, counts in edges.items()

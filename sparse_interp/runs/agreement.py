@@ -20,7 +20,7 @@ from sparse_interp.circuits.gates import apply_gates
 from sparse_interp.circuits.parts import parts_of, settle
 from sparse_interp.circuits.task_loss import Pairs
 from sparse_interp.models import GPT
-from sparse_interp.runs.prune import Model
+from sparse_interp.runs.pretrained import Model
 
 # Prompts that are run, and the share of the units that a circuit keeps.
 _PAIRS = 8
@@ -73,7 +73,7 @@ def _difference(model: GatedModel, keep, sizes, pairs: Pairs) -> float:
   gated = run(config, params, edits)
   edited = run(*edit_model(model, gates))
   parts = parts_of(model, keep, sizes)
-  kept = parts.edges if any('->' in key for key in sizes) else None
+  kept = parts.edges if gated_model.on_edges(sizes) else None
   small = shrink(
     config, model.params, parts.nodes, model.values, model.edges, kept
   )

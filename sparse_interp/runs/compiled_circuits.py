@@ -1,10 +1,9 @@
 """Circuits of a compiled program, found by every method on the same footing.
 
-Every method ranks units, `find.select` turns the ranking into the smallest
-circuit that it leads to, and `greedy` drops whole component edges. All see the
-training sequences of the program only. The input spaces are small, so that all
-training sequences serve the search; nothing is held out from them. After single
-units, interlocked ones are tried together (`group_elimination`).
+Every method ranks units, `from_ranking.select` turns the ranking into the
+smallest circuit that it leads to, and `greedy` drops whole component edges. All
+see the training sequences of the program only. The input spaces are small, so
+that all training sequences serve the search; nothing is held out from them.
 """
 
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from sparse_interp.circuits import (
   attribution,
-  find,
+  from_ranking,
   gated_model,
   pruning,
   selection,
@@ -24,7 +23,6 @@ from sparse_interp.circuits import (
 from sparse_interp.circuits.ablation import constants, task_means
 from sparse_interp.circuits.elimination import answer_by_gates
 from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.group_elimination import eliminate_groups
 from sparse_interp.circuits.output_loss import Recorded, make_recorded
 from sparse_interp.circuits.parts import parts_of
 from sparse_interp.circuits.prune_config import PruneConfig
@@ -95,7 +93,7 @@ def rank(
   if method in ('edge_masks', 'node_masks'):
     # Where the loss is flat, only the price would move the gates, all at once.
     learned = pruning.optimize(model, with_a_slope(train), sizes, config, seed)
-    return find.rank_units(learned, sizes)
+    return from_ranking.rank_units(learned, sizes)
   if method == 'random':
     return attribution.order(attribution.random(sizes, seed)), guess
   data = train if method == 'eap_ig' else with_a_slope(train)
@@ -126,16 +124,9 @@ def find_circuit(
   """One circuit by one of METHODS."""
   sizes = gated_model.unit_sizes(model, METHODS[method])
   order, guess = rank(method, model, train, sizes, config, seed)
-  everything = find.Split(train, train, train)
-  result = find.select(model, order, guess, sizes, everything, config)
-  answer = answer_by_gates(model, sizes)
-  keep = eliminate_groups(
-    model,
-    result.keep,
-    sizes,
-    lambda trial: float(jnp.mean(train.losses(answer(trial, train)))),
-    config.target_loss - config.margin,
-  )
+  everything = from_ranking.Split(train, train, train)
+  result = from_ranking.select(model, order, guess, sizes, everything, config)
+  keep, answer = result.keep, answer_by_gates(model, sizes)
   losses = test.losses(answer(keep, test))
   parts = parts_of(model, keep, sizes)
   final = np.zeros(program.config.d_model, bool)

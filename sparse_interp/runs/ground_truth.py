@@ -13,7 +13,6 @@ from ml_collections import config_dict
 
 from sparse_interp import interop
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.pruning import Progress
 from sparse_interp.interop import CompiledProgram
 from sparse_interp.interop.planted_programs import PROGRAMS as PLANTED
 from sparse_interp.interop.programs import PROGRAMS, compile_published
@@ -152,25 +151,13 @@ def score_planted(
       config.pairs,
       config.length,
       config.planted_method,
-      _progress(f'planted {program.name}'),
+      table.progress(_PHASE, f'planted {program.name}'),
     )
     rows.append(row)
     per_program = (time.monotonic() - begun) / (i + 1)
     left = metrics.duration(per_program * (len(PLANTED) - i - 1))
     metrics.say(_PHASE, f'{compiled_scores.row_line(row)}  {left} left')
   return rows
-
-
-def _progress(name: str) -> Progress:
-  """A line every few seconds, however fast the steps are."""
-  last = [time.monotonic()]
-
-  def progress(numbers):
-    if time.monotonic() - last[0] >= 5:
-      last[0] = time.monotonic()
-      metrics.say(_PHASE, table.progress_line(name, numbers))
-
-  return progress
 
 
 def print_table(summary: dict[str, Any]) -> None:

@@ -6,8 +6,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from sparse_interp.circuits import attribution, find, gated_model
+from sparse_interp.circuits import (
+  attribution,
+  find,
+  from_ranking,
+  gated_model,
+)
 from sparse_interp.circuits.ablation import site_means
+from sparse_interp.circuits.elimination import answer_by_gates
 from sparse_interp.circuits.parts import parts_of
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.pruning import Progress
@@ -76,7 +82,7 @@ def score_planted(
     for count, own_seed in ((pairs, seed), (pairs // 2, seed + _TEST_SEED))
   )
   result = _search(method, model, train, prune_config, seed, progress)
-  answers = find.answer_by_gates(model, result.sizes)(result.keep, test)
+  answers = answer_by_gates(model, result.sizes)(result.keep, test)
   kept = _entries(
     {
       name: np.asarray(model.edges[name])[:, mask]
@@ -110,13 +116,15 @@ def _search(method, model, train, config, seed, progress):
   """From either ranking to a circuit."""
   if method == 'edge_masks':
     return find.prune(model, train, config, seed, progress)
-  sizes = find.units_of(model, config)
-  data = find.part(model, train, config)
+  sizes = from_ranking.units_of(model, config)
+  data = from_ranking.part(model, train, config)
   few = data.fitting.take(np.arange(min(_RANKING_PAIRS, data.fitting.size)))
   # By absolute value: the channel of the answer makes wrong answers worse on
   # most of the way, and yet nothing can be right without it.
   order = attribution.order(np.abs(attribution.eap_ig(model, few, sizes)))
-  return find.select(model, order, _GUESS, sizes, data, config, progress)
+  return from_ranking.select(
+    model, order, _GUESS, sizes, data, config, progress
+  )
 
 
 def _entries(edges):

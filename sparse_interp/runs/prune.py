@@ -10,32 +10,23 @@ on with the next task.
 import contextlib
 import dataclasses
 import json
-import math
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import config_dict
 
 from sparse_interp import tasks as tasks_lib
 from sparse_interp.circuits import circuit as circuit_lib
-from sparse_interp.circuits import gated_model
-from sparse_interp.circuits.ablation import site_means
 from sparse_interp.circuits.circuit import Circuit
-from sparse_interp.circuits.faithfulness import evaluate_model
-from sparse_interp.circuits.find import Unprunable, find_circuit
-from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.find import find_circuit
+from sparse_interp.circuits.from_ranking import Unprunable
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.task_loss import make_pairs
-from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.models import GPTConfig
-from sparse_interp.runs import table
-from sparse_interp.tasks.encoding import EncodedTask, encode_task
-from sparse_interp.training import metrics, pretrain
+from sparse_interp.circuits.sweep import geometric_mean
+from sparse_interp.runs import pose, pretrained, table
+from sparse_interp.tasks.encoding import EncodedTask
+from sparse_interp.training import metrics
 from sparse_interp.training import workdir as workdir_lib
 
 _PHASE = 'prune'
@@ -53,39 +44,6 @@ FORMULAS = {
   'edges': 'nonzero weights between kept nodes; with gates on edges, kept ones',
   'intervals': '95 % bootstrap over test pairs',
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-  """A pretrained model and what pruning needs to know of its making.
-
-  Attributes:
-    config: architecture.
-    params: parameter tree.
-    tokenizer: its tokenizer.
-    means: {site: mean over pretraining text}.
-    mean_tokens: number of tokens behind the means.
-    provenance: hashes and version for the artifacts.
-  """
-
-  config: GPTConfig
-  params: dict
-  tokenizer: Tokenizer
-  means: dict
-  mean_tokens: int
-  provenance: dict
-
-
-class Measured(NamedTuple):
-  """What the full model does on a task.
-
-  Attributes:
-    entry: of the task in summary.json.
-    pairs: for training and for tests; None where it cannot be posed.
-  """
-
-  entry: dict[str, Any]
-  pairs: tuple[EncodedTask, EncodedTask] | None
 
 
 def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -110,8 +68,8 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
       'give --config.model_workdir=<path>.'
     )
   begun = time.monotonic()
-  model = load(config.model_workdir)
-  measured = measure_tasks(config, model)
+  model = pretrained.load(config.model_workdir)
+  measured = pose.measure_tasks(config, model)
   claim = pathlib.Path(workdir) / 'config.json'
   was_claimed = claim.exists()
   workdir_lib.claim(workdir, config.to_dict())
@@ -139,7 +97,7 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
 
 def check(config: config_dict.ConfigDict) -> None:
   """Raises ValueError if a field for pruning is wrong; does no work."""
-  task_names(config)
+  pose.task_names(config)
   prune_config(config)
   if config.circuits_at_most is not None and config.circuits_at_most < 1:
     raise ValueError(
@@ -152,15 +110,6 @@ def check(config: config_dict.ConfigDict) -> None:
         f'pairs.{field} must be at least 1, got {config.pairs[field]}; choose '
         'e.g. 256.'
       )
-
-
-def task_names(config: config_dict.ConfigDict) -> list[str]:
-  """Names of the tasks asked for, all of them for 'all'."""
-  if config.tasks == 'all':
-    return list(tasks_lib.TASKS)
-  names = config.tasks
-  names = names.split(',') if isinstance(names, str) else list(names)
-  return [task.name for task in tasks_lib.get_tasks(names)]
 
 
 def prune_config(config: config_dict.ConfigDict) -> PruneConfig:
@@ -176,80 +125,18 @@ def prune_config(config: config_dict.ConfigDict) -> PruneConfig:
   return PruneConfig(**fields)
 
 
-def load(workdir: str | pathlib.Path) -> Model:
-  """Reads a pretrained model and measures its means over pretraining text."""
-  workdir = pathlib.Path(workdir)
-  config, params = pretrain.load_model(workdir)
-  # Restored arrays are bound to their device. Mixed with others that are not,
-  # they would have every jitted function compiled twice.
-  params = jax.tree.map(jnp.asarray, jax.device_get(params))
-  windows = np.load(workdir / pretrain.SAMPLE)
-  metrics.say(_PHASE, f'means of all nodes over {windows.size} tokens')
-  batches = np.array_split(windows, max(1, len(windows) // 32))
-  summary = workdir_lib.read_summary(workdir)
-  return Model(
-    config=config,
-    params=params,
-    tokenizer=Tokenizer.load(workdir / 'tokenizer.json'),
-    means=site_means(config, params, batches),
-    mean_tokens=int(windows.size),
-    provenance={
-      'corpus_hash': summary.get('corpus_hash'),
-      'tokenizer_hash': summary.get('tokenizer_hash'),
-      'code_version': workdir_lib.code_version(),
-    },
-  )
-
-
-def measure_tasks(
-  config: config_dict.ConfigDict, model: Model
-) -> dict[str, Measured]:
-  """Poses every task that was asked for to the full model; writes nothing.
-
-  Args:
-    config: with `tasks`, `pairs`, `prune` and `seed`.
-    model: from `load`.
-
-  Raises:
-    ValueError: tasks were asked for by name, and none of them can be posed or
-      none was learned.
-  """
-  gated = gated_model.make(model.config, model.params, model.means)
-  measured = {}
-  for name in task_names(config):
-    measured[name] = _measure_task(config, model, gated, name)
-    metrics.say(_PHASE, table.task_line(name, measured[name].entry))
-  entries = {name: one.entry for name, one in measured.items()}
-  if config.tasks != 'all' and not any(e['learned'] for e in entries.values()):
-    raise ValueError(_why_none(entries, config.prune.target_loss))
-  return measured
-
-
-def _why_none(entries: Mapping[str, Any], target: float) -> str:
-  """One line on tasks of which none can be pruned."""
-  posed = {n: e for n, e in entries.items() if 'unposable' not in e}
-  if not posed:
-    return next(iter(entries.values()))['unposable']
-  losses = ', '.join(f'{n} {e["full_loss"]:.3f}' for n, e in posed.items())
-  return (
-    f'prune.target_loss must be reached by the full model on one of tasks, got '
-    f'{target} and losses of {losses}; train the model longer, raise the '
-    'target or choose other tasks.'
-  )
-
-
 def find_circuits(
   config: config_dict.ConfigDict,
-  model: Model,
-  measured: Mapping[str, Measured],
+  model: pretrained.Model,
+  measured: Mapping[str, pose.Measured],
   workdir: str,
 ) -> dict[str, Any]:
   """Prunes the tasks that the model learned.
 
   Args:
     config: with `tasks`, `pairs`, `prune`, `circuits_at_most` and `seed`.
-    model: from `load`.
-    measured: from `measure_tasks`.
+    model: from `pretrained.load`.
+    measured: from `pose.measure_tasks`.
     workdir: receives circuits/<task>/.
 
   Returns:
@@ -310,34 +197,7 @@ def find_circuits(
   }
 
 
-def _measure_task(
-  config: config_dict.ConfigDict, model: Model, gated: GatedModel, name: str
-) -> Measured:
-  pairs, task = config.pairs, tasks_lib.TASKS[name]
-  length = min(pairs.length, model.config.context_length)
-  try:
-    train, test = (
-      encode_task(task, model.tokenizer, split, count, length, config.seed)
-      for split, count in (('train', pairs.train), ('test', pairs.test))
-    )
-  except ValueError as error:
-    entry = {'learned': False, 'full_loss': None, 'unposable': str(error)}
-    return Measured(entry | {'circuit': None}, None)
-  measured = evaluate_model(
-    gated, make_pairs(test), test.conditions, config.seed
-  )
-  entry = {
-    **measured,
-    'learned': measured['full_loss'] <= config.prune.target_loss,
-    'test_pairs': len(test.conditions),
-    'train_pairs': len(train.conditions),
-    'rejected_pairs': test.rejected,
-    'circuit': None,
-  }
-  return Measured(entry, (train, test))
-
-
-def _load_own(directory: pathlib.Path, model: Model) -> Circuit:
+def _load_own(directory: pathlib.Path, model: pretrained.Model) -> Circuit:
   """Reads a circuit found earlier, if it was found in this very model."""
   circuit = circuit_lib.load(directory)
   found = circuit.provenance['params_hash']
@@ -353,21 +213,12 @@ def _load_own(directory: pathlib.Path, model: Model) -> Circuit:
 
 def _prune_task(
   config: config_dict.ConfigDict,
-  model: Model,
+  model: pretrained.Model,
   hyperparameters: PruneConfig,
   posed: tuple[EncodedTask, EncodedTask],
   name: str,
 ) -> Circuit:
   begun = time.monotonic()
-  last = [begun]
-
-  def progress(numbers: Mapping[str, Any]) -> None:
-    # A line every few seconds, however fast the steps are.
-    if time.monotonic() - last[0] < 5:
-      return
-    last[0] = time.monotonic()
-    metrics.say(_PHASE, table.progress_line(name, numbers))
-
   circuit = find_circuit(
     model.config,
     model.params,
@@ -375,7 +226,7 @@ def _prune_task(
     *posed,
     hyperparameters,
     config.seed,
-    progress=progress,
+    progress=table.progress(_PHASE, name),
     provenance=model.provenance,
     pieces=model.tokenizer.pieces,
     description=tasks_lib.TASKS[name].description,
@@ -450,13 +301,6 @@ def missed_bounds(
     'random_loss >= 0.5': random_loss >= 0.5,
   }
   return [bound for bound, met in bounds.items() if not met]
-
-
-def geometric_mean(edges: list[int]) -> float | None:
-  """Of edge counts; a circuit without edges counts as one edge."""
-  if not edges:
-    return None
-  return math.exp(sum(math.log(max(n, 1)) for n in edges) / len(edges))
 
 
 def is_complete(workdir: str | pathlib.Path) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from sparse_interp.runs import prune, table
+from sparse_interp.runs import pose, pretrained, prune, table
 from sparse_interp.training import metrics, pretrain
 from sparse_interp.training import workdir as workdir_lib
 from sparse_interp.viewer.report import write_report
@@ -32,8 +32,8 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   if prune.is_complete(workdir) and report.exists():
     metrics.say('quickstart', f'everything is done already in {workdir}')
   else:
-    model = prune.load(workdir)
-    measured = prune.measure_tasks(config, model)
+    model = pretrained.load(workdir)
+    measured = pose.measure_tasks(config, model)
     results = prune.find_circuits(config, model, measured, workdir)
     # Training counts its own seconds, over interruptions too.
     seconds = summary['wall_seconds'] + time.monotonic() - begun

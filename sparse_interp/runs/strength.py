@@ -21,10 +21,15 @@ from typing import Any
 import numpy as np
 from ml_collections import config_dict
 
-from sparse_interp.circuits import attribution, find, gated_model, sweep
+from sparse_interp.circuits import (
+  attribution,
+  from_ranking,
+  gated_model,
+  sweep,
+)
 from sparse_interp.circuits.elimination import answer_by_gates
 from sparse_interp.circuits.faithfulness import bootstrap_interval
-from sparse_interp.circuits.find import Split
+from sparse_interp.circuits.from_ranking import Split
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.losses import pair_losses
 from sparse_interp.circuits.parts import parts_of
@@ -32,7 +37,7 @@ from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.search import search
 from sparse_interp.circuits.task_loss import Pairs, make_pairs
 from sparse_interp.interop import load
-from sparse_interp.runs import agreement, prune, table
+from sparse_interp.runs import agreement, pose, pretrained, prune, table
 from sparse_interp.runs.compiled_circuits import gate, record
 from sparse_interp.runs.together import time_together
 from sparse_interp.training import metrics
@@ -78,8 +83,8 @@ def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
       'give --config.model_workdir=<path>.'
     )
   begun = time.monotonic()
-  loaded = prune.load(config.model_workdir)
-  measured = prune.measure_tasks(config, loaded)
+  loaded = pretrained.load(config.model_workdir)
+  measured = pose.measure_tasks(config, loaded)
   workdir_lib.claim(workdir, config.to_dict())
   model = gated_model.make(loaded.config, loaded.params, loaded.means)
   learned = [name for name in measured if measured[name].entry['learned']]
@@ -131,12 +136,12 @@ def compare(
   path = workdir / 'tasks' / f'{name}.json'
   if path.exists():
     return json.loads(path.read_text())
-  progress = _progress(name)
+  progress = table.progress(_PHASE, name)
   result = {'trials': config.trials, 'circuits': {}, 'search': {}, 'curves': {}}
   try:
     for gates in ('nodes', 'edges'):
       base = hyperparameters(config, gates, eliminate=False)
-      data = find.part(model, train, base)
+      data = from_ranking.part(model, train, base)
       found = search(
         model,
         train,
@@ -164,14 +169,14 @@ def compare(
       if gates == 'edges':
         result['curves'][gates] = _curve(config, model, ranking, data, base)
     base = hyperparameters(config, 'nodes', eliminate=False)
-    sizes = find.units_of(model, base)
+    sizes = from_ranking.units_of(model, base)
     scores = attribution.attribution(model, data.fitting, sizes)
     ranking = attribution.order(scores), sum(sizes.values()) // 8
     result['circuits']['attribution'] = measure(
       model, ranking, data, base, test, config.seed, progress
     )
     result['curves']['attribution'] = _curve(config, model, ranking, data, base)
-  except find.Unprunable as error:
+  except from_ranking.Unprunable as error:
     result = {'not_pruned': str(error)}
   path.parent.mkdir(parents=True, exist_ok=True)
   workdir_lib.write_json(path, result)
@@ -188,8 +193,8 @@ def measure(
   progress: Any,
 ) -> dict[str, Any]:
   """The circuit that a ranking leads to, counted, measured on test pairs."""
-  sizes = find.units_of(model, config)
-  found = find.select(model, *ranking, sizes, data, config, progress)
+  sizes = from_ranking.units_of(model, config)
+  found = from_ranking.select(model, *ranking, sizes, data, config, progress)
   parts = parts_of(model, found.keep, sizes)
   answers = answer_by_gates(model, sizes)(found.keep, test)
   losses = np.asarray(pair_losses(answers, found.scale, found.shift))
@@ -204,20 +209,8 @@ def measure(
 
 
 def _curve(config, model, ranking, data, base):
-  sizes = find.units_of(model, base)
+  sizes = from_ranking.units_of(model, base)
   return sweep.curve(model, *ranking, sizes, data, base, config.targets)
-
-
-def _progress(name):
-  """Says where the work on a task stands, every few seconds at most."""
-  last = [time.monotonic()]
-
-  def show(numbers: Mapping[str, Any]) -> None:
-    if time.monotonic() - last[0] >= 5:
-      last[0] = time.monotonic()
-      metrics.say(_PHASE, table.progress_line(name, numbers))
-
-  return show
 
 
 def together(
@@ -281,7 +274,7 @@ def conclusions(tasks: Mapping[str, Any]) -> dict[str, Any]:
       'ratio_where_both_reach_the_target': ratio(one, other, both),
       'tasks_where_both_reach_the_target': len(both),
     }
-  means = {m: prune.geometric_mean(edges(m, every)) for m in METHODS}
+  means = {m: sweep.geometric_mean(edges(m, every)) for m in METHODS}
   curves = {
     method: sweep.geometric_means(
       {n: tasks[n]['curves'][method] for n in every}

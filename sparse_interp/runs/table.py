@@ -1,9 +1,14 @@
 """What the prune run says on the console: lines as it goes, a table at last."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
+from sparse_interp.circuits.pruning import Progress
 from sparse_interp.training import metrics
+
+# A line every so many seconds, however fast the steps are.
+_SECONDS = 5
 
 
 def task_line(name: str, entry: Mapping[str, Any]) -> str:
@@ -37,6 +42,23 @@ def progress_line(name: str, numbers: Mapping[str, Any]) -> str:
   if 'seconds_left' in numbers:
     shown.append(f'{metrics.duration(numbers["seconds_left"])} left')
   return f'{name:<28} {numbers.get("phase", "")}: {", ".join(shown)}'
+
+
+def progress(phase: str, name: str) -> Progress:
+  """Says where the search for a circuit stands, now and then.
+
+  Args:
+    phase: of the run, in front of every line.
+    name: of the task or program.
+  """
+  last = [time.monotonic()]
+
+  def show(numbers: Mapping[str, Any]) -> None:
+    if time.monotonic() - last[0] >= _SECONDS:
+      last[0] = time.monotonic()
+      metrics.say(phase, progress_line(name, numbers))
+
+  return show
 
 
 def print_table(summary: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sparse_interp.circuits import (
   elimination,
   find,
+  from_ranking,
   gated_model,
   pruning,
   selection,
@@ -131,18 +132,54 @@ def test_without_elimination_the_lowest_ranked_unit_is_needed(known, gates):
   config = dataclasses.replace(
     _CONFIG, gates=gates, eliminate=False, min_necessity=None
   )
-  sizes = find.units_of(known.model, config)
-  data = find.part(known.model, task_loss.make_pairs(known.train), config)
+  sizes = from_ranking.units_of(known.model, config)
+  data = from_ranking.part(
+    known.model, task_loss.make_pairs(known.train), config
+  )
   # A ranking with what is needed far apart from each other.
   order = np.argsort(~known.true_units(sizes), kind='stable')
   order = np.insert(order[3:], [2, 9, 20], order[:3])
-  found = find.select(known.model, order, 5, sizes, data, config)
+  found = from_ranking.select(known.model, order, 5, sizes, data, config)
   k = found.search[-1]['bisected_units']
   goal = found.search[-1]['goal']
   assert _loss(known, selection.top(order, k), sizes) <= goal
   assert _loss(known, selection.top(order, k - 1), sizes) > goal
   scores = np.concatenate(list(found.scores.values()))
   np.testing.assert_array_equal(np.argsort(-scores), order)
+
+
+@pytest.mark.parametrize(
+  ('losses', 'kept'),
+  [
+    # Holdout losses of the eliminated circuit, of the one that elimination
+    # found from a nearer start, and of the bisected one.
+    ((0.2, 0.12, 0.1), 1),
+    ((0.1, 0.12, 0.1), 0),
+    ((0.2, 0.2, 0.1), 2),
+    ((0.3, 0.2, 0.4), 1),
+  ],
+)
+def test_of_circuits_that_hold_on_unseen_pairs_the_smallest_is_taken(
+  known, monkeypatch, losses, kept
+):
+  config = dataclasses.replace(_CONFIG, min_necessity=None, attempts=1)
+  sizes = from_ranking.units_of(known.model, config)
+  data = from_ranking.part(
+    known.model, task_loss.make_pairs(known.train), config
+  )
+  seen = []
+
+  def judge(model, keep, sizes, data, config):
+    seen.append(from_ranking.Tried(keep, len(seen), 1, 0, losses[len(seen)]))
+    return seen[-1]
+
+  monkeypatch.setattr(from_ranking, 'judge', judge)
+  # Any mask will do; they only must be told apart.
+  circuits = [np.eye(sum(sizes.values()), dtype=bool)[i] for i in range(3)]
+  monkeypatch.setattr(from_ranking, '_refinements', lambda *_: circuits)
+  order = np.argsort(~known.true_units(sizes), kind='stable')
+  found = from_ranking.select(known.model, order, 5, sizes, data, config)
+  np.testing.assert_array_equal(found.keep, circuits[kept])
 
 
 def test_a_target_on_kl_is_met_in_kl(known):
@@ -165,7 +202,7 @@ def test_a_target_on_kl_is_met_in_kl(known):
 
 def test_tied_queries_and_keys_have_one_gate(known):
   config = dataclasses.replace(_CONFIG, tie_qk=True)
-  sizes = find.units_of(known.model, config)
+  sizes = from_ranking.units_of(known.model, config)
   assert '0.attn.qk' in sizes
   assert not {'0.attn.q', '0.attn.k'} & sizes.keys()
   found = find.prune(

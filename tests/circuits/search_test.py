@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparse_interp.circuits import (
-  find,
+  from_ranking,
   pruning,
   search,
   search_space,
@@ -73,12 +73,12 @@ def test_search_improves_on_a_bad_start_and_never_loses_to_it(found):
 def test_the_best_ranking_makes_the_best_circuit(model, train, found):
   result = found[0]
   config = dataclasses.replace(result.best_config, attempts=1, eliminate=False)
-  pruned = find.select(
+  pruned = from_ranking.select(
     model,
     result.best_order,
     result.best_active,
-    find.units_of(model, config),
-    find.part(model, train, config),
+    from_ranking.units_of(model, config),
+    from_ranking.part(model, train, config),
     config,
   )
   best = min(result.trials, key=lambda trial: trial['value'])

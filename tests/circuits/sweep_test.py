@@ -7,7 +7,7 @@ import pytest
 
 from sparse_interp.circuits import (
   bisection,
-  find,
+  from_ranking,
   sweep,
   task_loss,
 )
@@ -23,8 +23,8 @@ _UNREACHABLE = 1e-9
 def setup(known):
   """Model, sizes, data, and the ranking that has the true nodes first."""
   model = known.model
-  sizes = find.units_of(model, _CONFIG)
-  data = find.part(model, task_loss.make_pairs(known.train), _CONFIG)
+  sizes = from_ranking.units_of(model, _CONFIG)
+  data = from_ranking.part(model, task_loss.make_pairs(known.train), _CONFIG)
   order = np.argsort(~known.true_units(sizes), kind='stable')
   return model, sizes, data, order
 
@@ -83,7 +83,7 @@ def test_no_size_is_answered_twice(setup, monkeypatch):
 def test_edges_can_be_swept_too(setup):
   model, _, data, _ = setup
   config = dataclasses.replace(_CONFIG, gates='edges')
-  sizes = find.units_of(model, config)
+  sizes = from_ranking.units_of(model, config)
   order = np.arange(sum(sizes.values()))
   (point,) = sweep.curve(model, order, 8, sizes, data, config, (0.15,))
   assert 2 <= point['edges'] <= point['units'] <= order.size

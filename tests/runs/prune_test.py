@@ -8,8 +8,9 @@ import pytest
 from experiments import prune as prune_experiment
 from experiments import quickstart as experiment
 from sparse_interp import tasks
+from sparse_interp.circuits import sweep
 from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.runs import prune, table
+from sparse_interp.runs import pose, pretrained, prune, table
 from sparse_interp.viewer.drawing import circuit_svg
 from sparse_interp.viewer.report import write_report
 from tests.circuits.known_model import make_known
@@ -18,9 +19,9 @@ from tests.refusals import assert_refused, content
 
 def test_all_means_the_twenty_published_tasks_and_commas_separate():
   config = experiment.get_config('laptop')
-  assert prune.task_names(config) == list(tasks.TASKS)
+  assert pose.task_names(config) == list(tasks.TASKS)
   config.tasks = 'with_as,for_while'
-  assert prune.task_names(config) == ['with_as', 'for_while']
+  assert pose.task_names(config) == ['with_as', 'for_while']
 
 
 def test_hyperparameters_of_the_experiment_reach_the_library():
@@ -62,9 +63,9 @@ def test_a_circuit_that_misses_a_bound_is_listed_with_what_it_missed(
 
 
 def test_geometric_mean_is_of_the_reported_circuits():
-  assert prune.geometric_mean([2, 8]) == pytest.approx(4)
-  assert prune.geometric_mean([0, 4]) == pytest.approx(2)  # 0 counts as 1
-  assert prune.geometric_mean([]) is None
+  assert sweep.geometric_mean([2, 8]) == pytest.approx(4)
+  assert sweep.geometric_mean([0, 4]) == pytest.approx(2)  # 0 counts as 1
+  assert sweep.geometric_mean([]) is None
 
 
 def test_the_table_shows_every_task_and_why_one_has_no_circuit(capsys):
@@ -122,7 +123,7 @@ def config(monkeypatch):
   task with the answers exchanged, which it gets all wrong.
   """
   known = make_known()
-  model = prune.Model(
+  model = pretrained.Model(
     known.config,
     known.params,
     _Tokenizer(),
@@ -139,8 +140,8 @@ def config(monkeypatch):
       encoded = dataclasses.replace(encoded, answers=encoded.answers[:, ::-1])
     return dataclasses.replace(encoded, name=task.name)
 
-  monkeypatch.setattr(prune, 'load', lambda workdir: model)
-  monkeypatch.setattr(prune, 'encode_task', encode)
+  monkeypatch.setattr(pretrained, 'load', lambda workdir: model)
+  monkeypatch.setattr(pose, 'encode_task', encode)
   config = prune_experiment.get_config()
   config.model_workdir = 'known'
   config.tasks = 'with_as'
@@ -187,7 +188,7 @@ def test_all_tasks_are_listed_though_none_can_be_pruned(
   tasks_of_run = {
     name: tasks.TASKS[name] for name in ('else_elif', 'for_while')
   }
-  monkeypatch.setattr(prune.tasks_lib, 'TASKS', tasks_of_run)
+  monkeypatch.setattr(pose.tasks_lib, 'TASKS', tasks_of_run)
   config.tasks = 'all'
   summary = prune.prune(config, str(tmp_path / 'w'))
   assert 'unposable' in summary['tasks']['else_elif']

@@ -1,0 +1,103 @@
+"""Poses tasks to the full model: what it has learned is what can be pruned."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import config_dict
+
+from sparse_interp import tasks as tasks_lib
+from sparse_interp.circuits import gated_model
+from sparse_interp.circuits.faithfulness import evaluate_model
+from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.runs import table
+from sparse_interp.runs.pretrained import Model
+from sparse_interp.tasks.encoding import EncodedTask, encode_task
+from sparse_interp.training import metrics
+
+_PHASE = 'prune'
+
+
+class Measured(NamedTuple):
+  """What the full model does on a task.
+
+  Attributes:
+    entry: of the task in summary.json.
+    pairs: for training and for tests; None where it cannot be posed.
+  """
+
+  entry: dict[str, Any]
+  pairs: tuple[EncodedTask, EncodedTask] | None
+
+
+def task_names(config: config_dict.ConfigDict) -> list[str]:
+  """Names of the tasks asked for, all of them for 'all'."""
+  if config.tasks == 'all':
+    return list(tasks_lib.TASKS)
+  names = config.tasks
+  names = names.split(',') if isinstance(names, str) else list(names)
+  return [task.name for task in tasks_lib.get_tasks(names)]
+
+
+def measure_tasks(
+  config: config_dict.ConfigDict, model: Model
+) -> dict[str, Measured]:
+  """Poses every task that was asked for to the full model; writes nothing.
+
+  Args:
+    config: with `tasks`, `pairs`, `prune` and `seed`.
+    model: from `pretrained.load`.
+
+  Raises:
+    ValueError: tasks were asked for by name, and none of them can be posed or
+      none was learned.
+  """
+  gated = gated_model.make(model.config, model.params, model.means)
+  measured = {}
+  for name in task_names(config):
+    measured[name] = _measure_task(config, model, gated, name)
+    metrics.say(_PHASE, table.task_line(name, measured[name].entry))
+  entries = {name: one.entry for name, one in measured.items()}
+  if config.tasks != 'all' and not any(e['learned'] for e in entries.values()):
+    raise ValueError(_why_none(entries, config.prune.target_loss))
+  return measured
+
+
+def _why_none(entries: Mapping[str, Any], target: float) -> str:
+  """One line on tasks of which none can be pruned."""
+  posed = {n: e for n, e in entries.items() if 'unposable' not in e}
+  if not posed:
+    return next(iter(entries.values()))['unposable']
+  losses = ', '.join(f'{n} {e["full_loss"]:.3f}' for n, e in posed.items())
+  return (
+    f'prune.target_loss must be reached by the full model on one of tasks, got '
+    f'{target} and losses of {losses}; train the model longer, raise the '
+    'target or choose other tasks.'
+  )
+
+
+def _measure_task(
+  config: config_dict.ConfigDict, model: Model, gated: GatedModel, name: str
+) -> Measured:
+  pairs, task = config.pairs, tasks_lib.TASKS[name]
+  length = min(pairs.length, model.config.context_length)
+  try:
+    train, test = (
+      encode_task(task, model.tokenizer, split, count, length, config.seed)
+      for split, count in (('train', pairs.train), ('test', pairs.test))
+    )
+  except ValueError as error:
+    entry = {'learned': False, 'full_loss': None, 'unposable': str(error)}
+    return Measured(entry | {'circuit': None}, None)
+  measured = evaluate_model(
+    gated, make_pairs(test), test.conditions, config.seed
+  )
+  entry = {
+    **measured,
+    'learned': measured['full_loss'] <= config.prune.target_loss,
+    'test_pairs': len(test.conditions),
+    'train_pairs': len(train.conditions),
+    'rejected_pairs': test.rejected,
+    'circuit': None,
+  }
+  return Measured(entry, (train, test))
