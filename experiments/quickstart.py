@@ -32,7 +32,7 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
   config.circuits_at_most = 8
 
   config.pairs = config_dict.ConfigDict()
-  config.pairs.train = 512  # pairs of prompts to prune on
+  config.pairs.train = 768  # pairs of prompts to prune on
   config.pairs.test = 256  # pairs that only measure
   config.pairs.length = 80  # longest prompt, in tokens
 
@@ -47,7 +47,12 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
   config.prune.k_coef = 5e-3  # price of a node, in nats
   config.prune.k_warmup_fraction = 0.5  # of the steps, until it is reached
   config.prune.batch_pairs = 16
+  # Gates start in the order of integrated attribution: a sharp circuit, which
+  # fails when one part does, gives gates at one level no gradient to go by.
+  config.prune.init_attribution = 0.5
   config.prune.min_necessity = 0.6  # on train pairs
+  config.prune.selection_pairs = 128  # of train pairs, for the search
+  config.prune.holdout_pairs = 192  # further ones, to judge what it found
   if size == 'tiny':
     config.data.length = 80  # prompts have to fit
     config.train.tokens = 40 * 8 * 80

@@ -37,7 +37,10 @@ def get_config() -> config_dict.ConfigDict:
   config.prune.unlock()
   del config.prune.k_coef
   config.prune.attempts = 3
-  config.nodes = config_dict.ConfigDict({'k_coef': 5e-3})
+  # Node gates start at one level, as published.
+  config.nodes = config_dict.ConfigDict(
+    {'k_coef': 5e-3, 'init_attribution': 0.0}
+  )
   config.edges = config_dict.ConfigDict(
     {'k_coef': 3e-3, 'init_attribution': 0.5}
   )

@@ -8,6 +8,7 @@ not their number, is what `selection` builds a circuit from.
 """
 
 import functools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from sparse_interp.circuits import attribution, selection
@@ -262,7 +264,7 @@ def optimize_together(
   sizes: Mapping[str, int],
   progress: Progress | None = None,
 ) -> list[Optimized]:
-  """Several optimisations as one vmapped call.
+  """Several optimisations as one vmapped call, shared out over all devices.
 
   Args:
     model: the model with its ablation.
@@ -276,13 +278,20 @@ def optimize_together(
   """
   if len(jobs) == 1:
     return [optimize(model, jobs[0][0], sizes, *jobs[0][1:], progress)]
+  # Jobs know nothing of each other: devices share them out.
+  count = math.gcd(len(jobs), jax.device_count())
+  mesh = jax.make_mesh((count,), ('jobs',), devices=jax.devices()[:count])
+  over_devices = NamedSharding(mesh, PartitionSpec('jobs'))
+  model = jax.device_put(model, NamedSharding(mesh, PartitionSpec()))
   return _optimize(
     model,
     functools.partial(_run_chunks, model),
     jobs,
     sizes,
     progress,
-    lambda jobs: jax.tree.map(lambda *parts: jnp.stack(parts), *jobs),
+    lambda jobs: jax.tree.map(
+      lambda *parts: jax.device_put(jnp.stack(parts), over_devices), *jobs
+    ),
   )
 
 

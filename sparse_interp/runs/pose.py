@@ -59,11 +59,11 @@ def measure_tasks(
     metrics.say(_PHASE, table.task_line(name, measured[name].entry))
   entries = {name: one.entry for name, one in measured.items()}
   if config.tasks != 'all' and not any(e['learned'] for e in entries.values()):
-    raise ValueError(_why_none(entries, config.prune.target_loss))
+    raise ValueError(why_none(entries, config.prune.target_loss))
   return measured
 
 
-def _why_none(entries: Mapping[str, Any], target: float) -> str:
+def why_none(entries: Mapping[str, Any], target: float) -> str:
   """One line on tasks of which none can be pruned."""
   posed = {n: e for n, e in entries.items() if 'unposable' not in e}
   if not posed:

@@ -85,9 +85,12 @@ def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   begun = time.monotonic()
   loaded = pretrained.load(config.model_workdir)
   measured = pose.measure_tasks(config, loaded)
+  learned = [name for name in measured if measured[name].entry['learned']]
+  if not learned:
+    entries = {name: one.entry for name, one in measured.items()}
+    raise ValueError(pose.why_none(entries, config.prune.target_loss))
   workdir_lib.claim(workdir, config.to_dict())
   model = gated_model.make(loaded.config, loaded.params, loaded.means)
-  learned = [name for name in measured if measured[name].entry['learned']]
   tasks, started = {}, time.monotonic()
   for i, name in enumerate(learned):
     pairs = tuple(make_pairs(task) for task in measured[name].pairs)

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import prune as prune_experiment
 from experiments import quickstart as experiment
+from experiments import strength as strength_experiment
 from sparse_interp import tasks
 from sparse_interp.circuits import sweep
 from sparse_interp.data.tokenizer import Tokenizer
@@ -194,6 +195,19 @@ def test_all_tasks_are_listed_though_none_can_be_pruned(
   assert 'unposable' in summary['tasks']['else_elif']
   assert summary['tasks']['for_while']['learned'] is False
   assert summary['learned_tasks'] == []
+
+
+def test_no_task_to_compare_ways_of_pruning_on_is_said_in_one_line(
+  config, tmp_path, capfd, monkeypatch
+):
+  tasks_of_run = {name: tasks.TASKS[name] for name in ('for_while',)}
+  monkeypatch.setattr(pose.tasks_lib, 'TASKS', tasks_of_run)
+  strength = strength_experiment.get_config()
+  strength.model_workdir = 'known'
+  assert_refused(
+    capfd, strength, tmp_path / 'w', 'prune.target_loss must be reached'
+  )
+  assert not (tmp_path / 'w').exists()
 
 
 def test_an_edge_circuit_is_found_reported_refused_elsewhere_and_drawn(
