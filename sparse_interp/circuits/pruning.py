@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from sparse_interp.circuits import attribution, selection
@@ -280,7 +280,7 @@ def optimize_together(
     return [optimize(model, jobs[0][0], sizes, *jobs[0][1:], progress)]
   # Jobs know nothing of each other: devices share them out.
   count = math.gcd(len(jobs), jax.device_count())
-  mesh = jax.make_mesh((count,), ('jobs',), devices=jax.devices()[:count])
+  mesh = Mesh(np.array(jax.devices()[:count]), ('jobs',))
   over_devices = NamedSharding(mesh, PartitionSpec('jobs'))
   model = jax.device_put(model, NamedSharding(mesh, PartitionSpec()))
   return _optimize(
