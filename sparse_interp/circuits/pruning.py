@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from sparse_interp.circuits import attribution, selection
 from sparse_interp.circuits.gated_model import (
@@ -118,8 +118,9 @@ def _chunk_of_steps(
   hyper: Mapping[str, Float[Array, '']],
   state: GateState,
   batches: Int[Array, 'chunk batch'],
+  wanted: Bool[Array, 'chunk'],
 ) -> tuple[GateState, tuple[Float[Array, 'chunk'], Float[Array, 'chunk']]]:
-  """Scans over steps; returns state, losses and active units by step."""
+  """Scans over wanted steps; returns state, losses and units by step."""
   optimizer = _optimizer(hyper)
 
   def objective(learned, price, indices, key):
@@ -148,24 +149,32 @@ def _chunk_of_steps(
     state = GateState(tau, calibration, total, inner, key, state.step + 1)
     return state, shown
 
-  def step(state, indices):
+  def step(state, inputs):
+    indices, wanted = inputs
     return jax.lax.cond(
-      state.step < hyper['steps'],
+      wanted,
       lambda: update(state, indices),
       lambda: (state, (jnp.nan, jnp.nan)),
     )
 
-  return jax.lax.scan(step, state, batches)
+  return jax.lax.scan(step, state, (batches, wanted))
 
 
 _run_chunk = jax.jit(_chunk_of_steps, donate_argnames='state')
 
 
-@functools.partial(jax.jit, donate_argnames='state')
-def _run_chunks(model, data, hyper, state, batches):
-  """The same for several jobs side by side, along a first axis."""
-  run = lambda *job: _chunk_of_steps(model, *job)  # noqa: E731
-  return jax.vmap(run)(data, hyper, state, batches)
+@functools.partial(
+  jax.jit, static_argnames='data_axis', donate_argnames='state'
+)
+def _run_chunks(model, data, hyper, state, batches, wanted, data_axis):
+  """The same for several jobs side by side, along a first axis.
+
+  What they share has no such axis: with it, every product with a weight would
+  be eight small ones.
+  """
+  axes = (None, data_axis, 0, 0, 0, None)
+  run = jax.vmap(_chunk_of_steps, in_axes=axes)
+  return run(model, data, hyper, state, batches, wanted)
 
 
 def _start(
@@ -250,7 +259,7 @@ def optimize(
   """
   return _optimize(
     model,
-    functools.partial(_run_chunk, model),
+    functools.partial(_run_chunk, model, data),
     [(data, prune_config, seed)],
     sizes,
     progress,
@@ -281,27 +290,29 @@ def optimize_together(
   # Jobs know nothing of each other: devices share them out.
   count = math.gcd(len(jobs), jax.device_count())
   mesh = Mesh(np.array(jax.devices()[:count]), ('jobs',))
-  over_devices = NamedSharding(mesh, PartitionSpec('jobs'))
-  model = jax.device_put(model, NamedSharding(mesh, PartitionSpec()))
-  return _optimize(
-    model,
-    functools.partial(_run_chunks, model),
-    jobs,
-    sizes,
-    progress,
-    lambda jobs: jax.tree.map(
-      lambda *parts: jax.device_put(jnp.stack(parts), over_devices), *jobs
-    ),
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  shared_out = NamedSharding(mesh, PartitionSpec('jobs'))
+
+  def stack(parts):
+    join = lambda *parts: jax.device_put(jnp.stack(parts), shared_out)  # noqa: E731
+    return jax.tree.map(join, *parts)
+
+  data, data_axis = jax.device_put(jobs[0][0], everywhere), None
+  if any(own is not jobs[0][0] for own, *_ in jobs):
+    data, data_axis = stack([own for own, *_ in jobs]), 0
+  run = functools.partial(
+    _run_chunks, jax.device_put(model, everywhere), data, data_axis=data_axis
   )
+  return _optimize(model, run, jobs, sizes, progress, stack)
 
 
 def _optimize(model, run, jobs, sizes, progress, stack):
   """`stack` joins the arrays of all jobs into those that `run` takes."""
-  datas, configs, _ = zip(*jobs, strict=True)
+  configs = [config for _, config, _ in jobs]
   steps = configs[0].steps
   chunks = -(-steps // _CHUNK)
   hypers = [hyperparameters(config) for config in configs]
-  data, hyper = stack(datas), stack(hypers)
+  hyper = stack(hypers)
   state = stack(
     [
       _start(model, data, hyper, config, sizes, seed)
@@ -316,9 +327,9 @@ def _optimize(model, run, jobs, sizes, progress, stack):
   began = time.monotonic()
   for i in range(chunks):
     part = slice(i * _CHUNK, (i + 1) * _CHUNK)
-    state, numbers = run(
-      data, hyper, state, stack([jnp.asarray(b[part]) for b in batches])
-    )
+    indices = stack([jnp.asarray(own[part]) for own in batches])
+    wanted = jnp.arange(chunks * _CHUNK)[part] < steps
+    state, numbers = run(hyper, state, indices, wanted)
     # (2, jobs, chunk): losses and active units.
     shown.append(np.asarray(numbers).reshape(2, len(jobs), -1))
     done = min((i + 1) * _CHUNK, steps)
