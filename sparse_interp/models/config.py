@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 # The places where AbsTopK acts in training, by their published names
 # (`afrac_loctypes` of the released configuration).
 ACTIVATION_SITES = (
@@ -17,11 +19,15 @@ ACTIVATION_SITES = (
 
 _CHOICES = {
   'norm': ('rms', 'layer', 'none'),
-  'activation': ('gelu', 'relu'),
+  'activation': ('gelu', 'gelu_tanh', 'relu'),
   'residual_activation': ('identity', 'relu'),
-  'position': ('none', 'added', 'concat', 'concat_sinusoidal'),
+  'position': ('none', 'added', 'concat', 'concat_sinusoidal', 'rotary'),
   'dtype': ('float32', 'bfloat16'),
 }
+
+# RMSNorm: what torch.nn.RMSNorm(eps=None) uses in float32, and the published
+# models.
+_NORM_EPS = {'rms': float(np.finfo(np.float32).eps), 'layer': 1e-5, 'none': 0.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +43,13 @@ class GPTConfig:
     d_mlp: number of neurons; None means 4 * d_model.
     context_length: longest sequence; bounds learned positions only.
     norm: 'rms', 'layer' or 'none', before attention, MLP and unembedding.
-    activation: 'gelu' (exact, by erf) or 'relu'.
+    norm_eps: what norms add to the mean square; None means the published
+      models': 1.2e-7 with 'rms', 1e-5 with 'layer'.
+    activation: 'gelu' (exact, by erf), 'gelu_tanh' (its approximation by tanh,
+      as in GPT-2) or 'relu'.
     residual_activation: 'identity' or 'relu' after each residual add.
+    parallel_residual: the MLP reads the residual stream from before the
+      attention of its block (as in GPT-NeoX), not from after it.
     use_bias: biases of the four matrices of a block.
     tied_unembed: unembed with the embedding matrix.
     activation_density: AbsTopK keeps int(density * width) entries at every
@@ -49,8 +60,12 @@ class GPTConfig:
       token; the row of the last token (end of text) is never trained.
     position: 'none'; 'added' (learned, added to the embedding); 'concat'
       (learned) or 'concat_sinusoidal' (frozen): `d_position` read-only
-      channels appended to the input of every attention and MLP.
-    d_position: number of those channels.
+      channels appended to the input of every attention and MLP; 'rotary':
+      queries and keys are rotated by angles that grow with their position.
+    d_position: number of channels of 'concat' and 'concat_sinusoidal'.
+    rotary_fraction: share of each head's channels, its first ones, that
+      'rotary' rotates.
+    rotary_base: of the periods of 'rotary', 2 pi base^(2i / rotated channels).
     final_logits_bias: a constant (vocab,) vector added to the logits.
     causal: positions see themselves and earlier ones; if False, all.
     d_output: columns of the unembedding where outputs are not tokens; None
@@ -66,8 +81,10 @@ class GPTConfig:
   d_mlp: int | None = None
   context_length: int = 256
   norm: str = 'rms'
+  norm_eps: float | None = None
   activation: str = 'gelu'
   residual_activation: str = 'identity'
+  parallel_residual: bool = False
   use_bias: bool = True
   tied_unembed: bool = False
   activation_density: float | None = 0.25
@@ -76,6 +93,8 @@ class GPTConfig:
   bigram_table: bool = True
   position: str = 'none'
   d_position: int | None = None
+  rotary_fraction: float = 1.0
+  rotary_base: float = 10000.0
   final_logits_bias: bool = False
   causal: bool = True
   d_output: int | None = None
@@ -103,6 +122,7 @@ class GPTConfig:
       )
     self._check_activation_sites()
     self._check_output()
+    self._check_ranges()
     concatenated = self.position.startswith('concat')
     if concatenated != (self.d_position is not None):
       raise ValueError(
@@ -139,6 +159,28 @@ class GPTConfig:
         f'{1 / narrowest:.4g}.'
       )
 
+  def _check_ranges(self):
+    if self.norm_eps is not None and not 0 <= self.norm_eps < 1:
+      raise ValueError(
+        f'model.norm_eps must be in [0, 1), got {self.norm_eps}; choose e.g. '
+        '1e-5, or None for that of the published models.'
+      )
+    if not 1 < self.rotary_base < np.inf:
+      raise ValueError(
+        f'model.rotary_base must be above 1 and finite, got '
+        f'{self.rotary_base}; choose e.g. 10000.'
+      )
+    # In a model that rotates nothing, the fraction does not matter.
+    if self.position != 'rotary':
+      return
+    rotated = self.d_rotary
+    if not 0 < self.rotary_fraction <= 1 or rotated < 2 or rotated % 2:
+      raise ValueError(
+        'model.rotary_fraction must be in (0, 1] and rotate an even number of '
+        f'the {self.d_head} channels of a head, got {self.rotary_fraction}, '
+        f'which rotates {rotated}; choose e.g. 1.0 with an even model.d_head.'
+      )
+
   def _check_output(self):
     if self.d_output is None:
       return
@@ -163,6 +205,18 @@ class GPTConfig:
   def d_attn(self) -> int:
     """Width of q, k and v: heads times head width."""
     return self.n_heads * self.d_head
+
+  @property
+  def d_rotary(self) -> int:
+    """Channels of each head that are rotated by position."""
+    if self.position != 'rotary':
+      return 0
+    return int(self.rotary_fraction * self.d_head)
+
+  @property
+  def norm_epsilon(self) -> float:
+    """What norms add to the mean square."""
+    return _NORM_EPS[self.norm] if self.norm_eps is None else self.norm_eps
 
   @property
   def mlp_width(self) -> int:

@@ -17,10 +17,6 @@ from jaxtyping import Array, Bool, Float, Int
 from sparse_interp.models.config import GPTConfig
 from sparse_interp.ops.topk import abs_topk
 
-# What torch.nn.RMSNorm(eps=None) uses in float32, and the published models.
-RMS_EPSILON = float(np.finfo(np.float32).eps)
-LAYER_EPSILON = 1e-5
-
 See = Callable[[str, Array], Array]
 
 
@@ -45,14 +41,15 @@ class Norm(nn.Module):
       return x
     x = x.astype(jnp.float32)
     width = (x.shape[-1],)
+    epsilon = self.config.norm_epsilon
     scale = self.param('scale', nn.initializers.ones, width)
     if self.config.norm == 'rms':
       mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-      return x * jax.lax.rsqrt(mean_square + RMS_EPSILON) * scale
+      return x * jax.lax.rsqrt(mean_square + epsilon) * scale
     bias = self.param('bias', nn.initializers.zeros, width)
     x = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(variance + LAYER_EPSILON) * scale + bias
+    return x * jax.lax.rsqrt(variance + epsilon) * scale + bias
 
 
 def _dense(config: GPTConfig, width: int, stddev: float, name: str) -> nn.Dense:
@@ -68,6 +65,15 @@ def _dense(config: GPTConfig, width: int, stddev: float, name: str) -> nn.Dense:
 def _write_stddev(config: GPTConfig) -> float:
   """Initial scale of matrices that write to the residual stream (GPT-2)."""
   return 0.02 / np.sqrt(2 * config.n_layer)
+
+
+def activate(
+  config: GPTConfig, x: Float[Array, '*batch neurons']
+) -> Float[Array, '*batch neurons']:
+  """The nonlinearity of the neurons."""
+  if config.activation == 'relu':
+    return jax.nn.relu(x)
+  return jax.nn.gelu(x, approximate=config.activation == 'gelu_tanh')
 
 
 def visibility(
@@ -87,6 +93,47 @@ def visibility(
   if lengths is None:
     return visible
   return visible & (jnp.arange(time) < lengths[:, None])[:, None, None]
+
+
+def rotary_partner(config: GPTConfig) -> Int[np.ndarray, 'd_head']:
+  """The channel of a head that each of its channels is rotated with.
+
+  Channels in the first half of the rotated ones pair with those in the second;
+  what is not rotated is its own partner.
+  """
+  rotated = config.d_rotary
+  partner = np.arange(config.d_head)
+  partner[:rotated] = np.roll(partner[:rotated], rotated // 2)
+  return partner
+
+
+def rotary_tables(
+  config: GPTConfig, time: int
+) -> tuple[Float[np.ndarray, 'time d_head'], Float[np.ndarray, 'time d_head']]:
+  """What a channel and its partner are multiplied with, by position.
+
+  A rotated channel becomes cosine * x + sine * x[partner]; the sine has a minus
+  in the first half (Su et al., arXiv 2104.09864, in the layout of GPT-NeoX).
+
+  Returns:
+    Cosines and signed sines, float32; 1 and 0 where nothing is rotated.
+  """
+  half = config.d_rotary // 2
+  cosine, sine = np.ones((time, config.d_head)), np.zeros((time, config.d_head))
+  if half:
+    speed = config.rotary_base ** -(np.arange(half) / half)
+    angles = np.arange(time)[:, None] * speed
+    cosine[:, : 2 * half] = np.tile(np.cos(angles), 2)
+    sine[:, :half], sine[:, half : 2 * half] = -np.sin(angles), np.sin(angles)
+  return cosine.astype(np.float32), sine.astype(np.float32)
+
+
+def _rotate(
+  config: GPTConfig, x: Float[Array, 'batch time heads d_head']
+) -> Float[Array, 'batch time heads d_head']:
+  cosine, sine = (t[:, None] for t in rotary_tables(config, x.shape[1]))
+  rotated = cosine * x + sine * x[..., rotary_partner(config)]
+  return rotated.astype(x.dtype)
 
 
 def attention(
@@ -137,6 +184,8 @@ class Attention(nn.Module):
       # AbsTopK acts on the flat vector: all heads compete.
       part = see(f'attn.{name}', sparsify(config, f'attn_{name}', part))
       heads.append(part.reshape(*part.shape[:2], -1, config.d_head))
+    if config.position == 'rotary':
+      heads[:2] = (_rotate(config, part) for part in heads[:2])
     sink = None
     if config.sink:
       sink = self.param('sink_logit', nn.initializers.zeros, (config.n_heads,))
@@ -160,10 +209,7 @@ class MLP(nn.Module):
     x = see('mlp.act_in', sparsify(config, 'mlp_in', x))
     x = _dense(config, config.mlp_width, 0.02, 'c_fc')(x)
     x = see('mlp.post_act.raw', x)
-    if config.activation == 'gelu':
-      x = jax.nn.gelu(x, approximate=False)
-    else:
-      x = jax.nn.relu(x)
+    x = activate(config, x)
     x = see('mlp.post_act', sparsify(config, 'mlp_neuron', x))
     delta = _dense(config, config.d_model, _write_stddev(config), 'c_proj')(x)
     delta = see('mlp.resid_delta.raw', delta)
@@ -171,7 +217,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-  """One block: x += attention(norm(x)), then x += mlp(norm(x))."""
+  """One block: x += attention(norm(x)), then x += mlp(norm(x)).
+
+  With `parallel_residual`, the norm before the MLP reads the first x, too.
+  """
 
   config: GPTConfig
 
@@ -200,6 +249,8 @@ class Block(nn.Module):
 
     x = see('resid_in', x)
     attn, mlp = Attention(config, name='attn'), MLP(config, name='mlp')
+    before = x
     x = add(x, attn(read(x, 'ln_1', 'ln_p1'), visible, see))
     x = see('resid_mid', x)
-    return add(x, mlp(read(x, 'ln_2', 'ln_p2'), see))
+    read_by_mlp = before if config.parallel_residual else x
+    return add(x, mlp(read(read_by_mlp, 'ln_2', 'ln_p2'), see))
