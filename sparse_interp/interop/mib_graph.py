@@ -130,7 +130,7 @@ def of_circuit(circuit: Circuit) -> Importances:
       if kind == 'attn':
         part = f'a{layer}.h{source // config.d_head}'
       written[rows[part], target] += abs(weight)
-  parallel = bool(getattr(config, 'parallel_residual', False))
+  parallel = config.parallel_residual
   possible = possible_edges(*sizes, parallel)
   scores = (written @ read.T) * possible
   neurons = written * (possible @ read)

@@ -240,8 +240,15 @@ def _stream(circuit, names):
   for site in circuit.sites:
     for channel in map(int, circuit.nodes.get(site, ())):
       if site.endswith('resid_delta'):
-        writes.setdefault(channel, []).append(names[site, channel])
+        writes.setdefault(channel, []).append(site)
       elif site.endswith('act_in') or site == 'final_resid':
-        for source in writes.get(channel, ()):
-          target = names[site, channel]
+        target = names[site, channel]
+        for write in writes.get(channel, ()):
+          if circuit.config.parallel_residual and _same_block(write, site):
+            continue
+          source = names[write, channel]
           yield {'source': source, 'target': target, 'weight': 1.0}
+
+
+def _same_block(write, read):
+  return write.split('.')[0] == read.split('.')[0]

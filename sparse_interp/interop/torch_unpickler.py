@@ -11,6 +11,8 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 _OPCODES = {ord(op.code): op.name for op in pickletools.opcodes}
 _STOP = ord('.')
 # torch.save piles up at most a thousand entries of a container at a time.
@@ -79,6 +81,9 @@ def fill(target: dict, items: Sequence[Any]) -> dict:
     RefusedError: if a key is there twice, or is not plain.
   """
   for key, value in zip(items[::2], items[1::2], strict=True):
+    # Released circuits have tensors of one number as keys.
+    if isinstance(key, np.ndarray) and not key.ndim:
+      key = key.item()
     if not _is_key(key):
       raise RefusedError('have strings, numbers or tuples of them as keys')
     if key in target:
