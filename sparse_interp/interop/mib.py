@@ -16,6 +16,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from sparse_interp.interop import torch_file, whole_file
@@ -169,7 +170,7 @@ def _of_matrices(path, document):
       continue
     if not isinstance(array, np.ndarray) or array.shape != shape:
       raise _wrong(path, f'hold {key} as a tensor of shape {shape}')
-    if array.dtype.kind not in 'fiub':
+    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
       raise _wrong(path, f'hold {key} as numbers')
     kind = bool if field.endswith('kept') else np.float32
     found[field] = array.astype(kind)

@@ -17,11 +17,13 @@ it a Circuit; `released_viewer` writes a Circuit for the published viewer.
 """
 
 import hashlib
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -258,6 +260,10 @@ def _losses(content, importances, order):
 
 def _number(value, what):
   array = np.asarray(value)
-  if array.size != 1 or array.dtype.kind not in 'iuf' or np.isnan(array).any():
+  # Half-precision numbers are numbers for jax alone.
+  if array.size != 1 or not jnp.issubdtype(array.dtype, jnp.number):
     raise _WrongError(f'hold numbers in {what}')
-  return float(array.reshape(()))
+  number = float(array.reshape(()))
+  if not math.isfinite(number):
+    raise _WrongError(f'hold finite numbers in {what}')
+  return number

@@ -21,7 +21,7 @@ from sparse_interp.circuits.ablation import CONSTANT
 from sparse_interp.circuits.circuit import Circuit
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.task_loss import Pairs, make_pairs
-from sparse_interp.interop import openai_release, torch_file
+from sparse_interp.interop import openai_config, torch_file
 from sparse_interp.models import GPT
 from sparse_interp.models.sites import edge_matrices, node_sites
 from sparse_interp.tasks.encoding import EncodedTask
@@ -39,6 +39,7 @@ def write(
   params: dict,
   task: EncodedTask,
   windows: Windows,
+  tokenizer_name: str = 'tinypython_2k',
 ) -> None:
   """Writes a circuit of nodes for the published viewer.
 
@@ -51,6 +52,7 @@ def write(
     task: pairs that are stored, and on which losses are measured; the viewer
       was made for 16.
     windows: pretraining text as tokens.
+    tokenizer_name: with which the viewer prints tokens.
 
   Raises:
     OSError: the file cannot be written.
@@ -64,7 +66,7 @@ def write(
       f'({", ".join(CONSTANT)}), got {circuit.gates} and {kind}; prune with '
       'such gates and such an ablation for the published viewer.'
     )
-  configuration = openai_release.to_released_config(circuit.config)
+  configuration = openai_config.to_released(circuit.config, tokenizer_name)
   model = gated_model.make(circuit.config, params, circuit.means, kind)
   nodes = _nodes(circuit)
   pairs = make_pairs(task)

@@ -173,8 +173,9 @@ class GPTConfig:
     # In a model that rotates nothing, the fraction does not matter.
     if self.position != 'rotary':
       return
-    rotated = self.d_rotary
-    if not 0 < self.rotary_fraction <= 1 or rotated < 2 or rotated % 2:
+    in_range = 0 < self.rotary_fraction <= 1
+    rotated = self.d_rotary if in_range else 0
+    if rotated < 2 or rotated % 2:
       raise ValueError(
         'model.rotary_fraction must be in (0, 1] and rotate an even number of '
         f'the {self.d_head} channels of a head, got {self.rotary_fraction}, '

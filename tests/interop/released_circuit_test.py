@@ -139,7 +139,7 @@ def test_means_are_read_from_their_file(small, tmp_path):
     (lambda c: without(c, 'importances', 'loss'), "KeyError: 'loss'"),
     (
       lambda c: with_entry(c, float('nan'), 'importances', 'interv_loss'),
-      'hold numbers in interv_loss',
+      'hold finite numbers in interv_loss',
     ),
     (
       lambda c: with_entry(c, np.array([1.5]), 'circuit_data', '0.attn.q'),

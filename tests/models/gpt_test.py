@@ -251,6 +251,12 @@ def test_edge_matrices_name_kernels_of_the_parameter_tree():
   assert len(edge_matrices(config)) == 6 * config.n_layer
 
 
+@pytest.mark.parametrize('fraction', [0.0, 0.2, 0.75, 1.5, float('nan')])
+def test_rotary_fraction_must_rotate_pairs_of_channels(fraction):
+  with pytest.raises(ValueError, match=rf'rotary_fraction .*got {fraction}'):
+    dataclasses.replace(SMALL, position='rotary', rotary_fraction=fraction)
+
+
 @pytest.mark.parametrize(
   ('field', 'value'),
   [
