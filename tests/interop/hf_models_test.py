@@ -7,7 +7,6 @@ import shutil
 import hypothesis
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -138,7 +137,7 @@ def test_names_without_prefix_and_buffers_change_nothing(copied):
   jax.tree.map(np.testing.assert_array_equal, params, same)
 
 
-@pytest.mark.parametrize('dtype', [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize('dtype', [np.float16, jnp.bfloat16])
 def test_narrow_dtypes_are_widened_exactly(copied, dtype):
   _, directory = copied
   _, exact = gpt2.load(directory)
