@@ -7,6 +7,7 @@ moment and started again, the run ends alike.
 
 import contextlib
 import dataclasses
+import logging
 import pathlib
 import tempfile
 import time
@@ -77,6 +78,7 @@ class _Read:
   config: GPTConfig
   params: dict[str, Any]
   sha256: str
+  notes: list[str]
   parity: dict[str, Any] | None
   tokenizer: Tokenizer | None
   windows: Int[np.ndarray, '_ _'] | None
@@ -146,7 +148,10 @@ def _read(config: config_dict.ConfigDict, directory: pathlib.Path) -> _Read:
       f'sha256 must be that of the weights, got {config.sha256[:64]} and a '
       f'file with {digest}; get the file again, or correct the checksum.'
     )
-  kind, model, params = source.load(directory)
+  with _notes() as notes:
+    kind, model, params = source.load(directory)
+  for note in notes:
+    metrics.say(_PHASE, note)
   metrics.say(_PHASE, f'{kind} model in {config.source}, sha256 {digest}')
   apart = None
   if config.reference:
@@ -158,8 +163,24 @@ def _read(config: config_dict.ConfigDict, directory: pathlib.Path) -> _Read:
       config.text, config.length, config.seed, model, tokenizer
     )
   return _Read(
-    kind, model, params, digest, apart, tokenizer, windows, corpus_hash
+    kind, model, params, digest, notes, apart, tokenizer, windows, corpus_hash
   )
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[list[str]]:
+  """Collects what readers log: what a model has and we do not use."""
+  logger = logging.getLogger('sparse_interp.interop')
+  level, notes = logger.level, []
+  handler = logging.Handler()
+  handler.emit = lambda record: notes.append(record.getMessage())
+  logger.setLevel(logging.WARNING)
+  logger.addHandler(handler)
+  try:
+    yield notes
+  finally:
+    logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 def _write(config: config_dict.ConfigDict, workdir: str, read: _Read) -> None:
@@ -189,6 +210,7 @@ def _entries(config: config_dict.ConfigDict, read: _Read) -> dict[str, Any]:
       'source': config.source,
       'kind': read.kind,
       'sha256': read.sha256,
+      'notes': read.notes,
       'params_hash': hash_params(read.params),
       'parameters': sum(int(tensor.size) for tensor in tensors.values()),
       'reference': config.reference,

@@ -59,8 +59,8 @@ def test_a_model_of_every_kind_becomes_a_workdir_with_a_proof(
   if kind == 'released_format':
     assert imported['kind'] == 'released'
     assert imported['parity']['activations'] <= 5e-5
-    # Recorded: 10 hooks in each of two layers, and the last stream.
-    assert imported['parity']['sites'] == 21
+    # Recorded: 11 hooks in each of two layers, and the last stream.
+    assert imported['parity']['sites'] == 23
   else:
     assert imported['kind'] == case.split('/')[1]
   model, params = pretrain.load_model(tmp_path / 'w')
@@ -73,6 +73,14 @@ def test_a_model_of_every_kind_becomes_a_workdir_with_a_proof(
   assert nonzeros['wte/embedding']['found'] == np.count_nonzero(wte)
   assert nonzeros['wte/embedding']['size'] == model.vocab_size * model.d_model
   assert 'no tokenizer' in printed
+
+
+def test_fields_that_are_not_used_are_said_and_kept(tmp_path, capsys):
+  case = PLAIN.parent / 'stray_config_fields'
+  main.run(make_config(case), str(tmp_path / 'w'))
+  notes = summary_of(tmp_path / 'w')['imported']['notes']
+  assert any('use_tied_aux_matrix=False is not used' in note for note in notes)
+  assert 'bigram_table_rank=None is not used' in capsys.readouterr().out
 
 
 def test_a_second_run_changes_nothing_and_prints_the_proof_again(
@@ -90,7 +98,8 @@ def test_a_second_run_changes_nothing_and_prints_the_proof_again(
   second = capsys.readouterr().out
   assert 'done already' in second
   proof = [line for line in first.splitlines() if 'parity' in line]
-  assert proof and proof[0] in second
+  assert proof
+  assert proof[0] in second
 
   # What it was made of may not change behind its back.
   data = bytearray((source / 'final_model.pt').read_bytes())
@@ -155,7 +164,7 @@ def _config_json(tmp_path, text):
     ),
     (
       {'reference': str(PLAIN / 'final_model.pt')},
-      ['reference', 'must be a whole npz archive'],
+      ['reference', 'must hold an array tokens'],
     ),
     (
       {'reference': str(DATA / 'hf_models/gpt2/config.json')},
