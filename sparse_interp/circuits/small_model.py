@@ -26,6 +26,7 @@ from sparse_interp.models import GPTConfig
 from sparse_interp.models.layers import (
   LAYER_EPSILON,
   RMS_EPSILON,
+  sparsify,
   visibility,
 )
 from sparse_interp.ops.topk import abs_topk
@@ -277,7 +278,9 @@ def _run_block(config, block, x, tokens, visible, kind, see):
     x = (x + block.constant).at[..., block.write].add(delta)
   else:
     x = x + block.constant
-  return jax.nn.relu(x) if config.residual_activation == 'relu' else x
+  if config.residual_activation == 'relu':
+    x = jax.nn.relu(x)
+  return sparsify(config, f'resid_post_{kind}', x)
 
 
 def _unembed(config, unembed, x, tokens, see):
