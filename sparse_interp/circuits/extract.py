@@ -33,6 +33,7 @@ from sparse_interp.circuits.small_model import (
   Unembed,
 )
 from sparse_interp.models import GPTConfig
+from sparse_interp.models.config import RESIDUAL_SITES
 from sparse_interp.models.gpt import sinusoidal_positions
 from sparse_interp.models.layers import rotary_partner
 from sparse_interp.models.sites import read_site
@@ -129,6 +130,7 @@ class _Shrinker:
       or config.norm == 'layer'
       or config.position == 'added'
       or config.residual_activation == 'relu'
+      or any(s in RESIDUAL_SITES for s in config.activation_sites)
       or 'final_resid' not in self.nodes
     ):
       return np.arange(config.d_model)
@@ -240,7 +242,8 @@ class _Shrinker:
     table = table - table.mean(axis=-1, keepdims=True)
     variance = np.mean(table**2, axis=-1, keepdims=True)
     bias = self.get(f'h_{layer}', f'ln_p{norm}', 'bias')
-    return table / np.sqrt(variance + config.norm_epsilon) * gain + bias
+    table = table / np.sqrt(variance + config.norm_epsilon) * gain
+    return table if bias is None else table + bias
 
   def linear(
     self,

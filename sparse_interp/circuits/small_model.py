@@ -23,7 +23,12 @@ from jaxtyping import Array, Float, Int
 
 from sparse_interp.circuits.gates import Gates, blend
 from sparse_interp.models import GPTConfig
-from sparse_interp.models.layers import activate, rotary_tables, visibility
+from sparse_interp.models.layers import (
+  activate,
+  rotary_tables,
+  sparsify,
+  visibility,
+)
 from sparse_interp.ops.topk import abs_topk
 
 # Up to this many kept nodes, comparing each with its whole site is cheaper
@@ -280,7 +285,9 @@ def _run_block(config, block, x, stream, tokens, visible, kind, see):
     x = (x + block.constant).at[..., block.write].add(delta)
   else:
     x = x + block.constant
-  return jax.nn.relu(x) if config.residual_activation == 'relu' else x
+  if config.residual_activation == 'relu':
+    x = jax.nn.relu(x)
+  return sparsify(config, f'resid_post_{kind}', x)
 
 
 def _unembed(config, unembed, x, tokens, see):

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_interp.interop import copying
+
 KINDS = {
   'Double': np.dtype(np.float64),
   'Float': np.dtype(np.float32),
@@ -187,5 +189,5 @@ def _blocks(array: np.ndarray) -> Iterator[memoryview]:
     return
   rows = max(1, _BLOCK * len(array) // array.nbytes)
   for start in range(0, len(array), rows):
-    block = np.ascontiguousarray(array[start : start + rows])
+    block = copying.contiguous(array[start : start + rows])
     yield memoryview(block.view(np.uint8).reshape(-1))

@@ -16,6 +16,9 @@ ACTIVATION_SITES = (
   'attn_k',
   'attn_q',
 )
+# The residual stream after attention and MLP: the published code can, and no
+# published model does.
+RESIDUAL_SITES = ('resid_post_attn', 'resid_post_mlp')
 
 _CHOICES = {
   'norm': ('rms', 'layer', 'none'),
@@ -50,11 +53,12 @@ class GPTConfig:
     residual_activation: 'identity' or 'relu' after each residual add.
     parallel_residual: the MLP reads the residual stream from before the
       attention of its block (as in GPT-NeoX), not from after it.
+    norm_bias: whether 'layer' norms have biases, too.
     use_bias: biases of the four matrices of a block.
     tied_unembed: unembed with the embedding matrix.
     activation_density: AbsTopK keeps int(density * width) entries at every
       one of `activation_sites`; None keeps all.
-    activation_sites: subset of ACTIVATION_SITES.
+    activation_sites: subset of ACTIVATION_SITES and RESIDUAL_SITES.
     sink: a learned logit per head that takes attention to nowhere.
     bigram_table: dense (vocab, vocab) table added to the logits by the current
       token; the row of the last token (end of text) is never trained.
@@ -85,6 +89,7 @@ class GPTConfig:
   activation: str = 'gelu'
   residual_activation: str = 'identity'
   parallel_residual: bool = False
+  norm_bias: bool = True
   use_bias: bool = True
   tied_unembed: bool = False
   activation_density: float | None = 0.25
@@ -137,11 +142,12 @@ class GPTConfig:
       )
 
   def _check_activation_sites(self):
-    unknown = [s for s in self.activation_sites if s not in ACTIVATION_SITES]
+    known = ACTIVATION_SITES + RESIDUAL_SITES
+    unknown = [site for site in self.activation_sites if site not in known]
     if unknown:
       raise ValueError(
         'model.activation_sites must name sites among '
-        f'{", ".join(ACTIVATION_SITES)}, got {unknown[0]!r}; remove it.'
+        f'{", ".join(known)}, got {unknown[0]!r}; remove it.'
       )
     density = self.activation_density
     if density is None:
@@ -151,8 +157,11 @@ class GPTConfig:
         f'model.activation_density must be in (0, 1], got {density}; choose '
         'e.g. 0.25, or None to keep all activations.'
       )
-    narrowest = min(self.d_model, self.d_attn, self.mlp_width)
-    if self.activation_sites and int(density * narrowest) < 1:
+    widths = {'mlp_neuron': self.mlp_width}
+    widths |= dict.fromkeys(('attn_q', 'attn_k', 'attn_v'), self.d_attn)
+    sites = self.activation_sites
+    narrowest = min((widths.get(s, self.d_model) for s in sites), default=0)
+    if sites and int(density * narrowest) < 1:
       raise ValueError(
         'model.activation_density must keep at least one entry of every '
         f'site, got {density} with a width of {narrowest}; choose at least '

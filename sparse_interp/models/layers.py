@@ -29,7 +29,7 @@ def sparsify(
 
 
 class Norm(nn.Module):
-  """RMSNorm (gain only), LayerNorm (gain and bias) or identity, float32."""
+  """RMSNorm (gain), LayerNorm (gain, bias if any) or identity, float32."""
 
   config: GPTConfig
 
@@ -46,7 +46,9 @@ class Norm(nn.Module):
     if self.config.norm == 'rms':
       mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
       return x * jax.lax.rsqrt(mean_square + epsilon) * scale
-    bias = self.param('bias', nn.initializers.zeros, width)
+    bias = 0.0
+    if self.config.norm_bias:
+      bias = self.param('bias', nn.initializers.zeros, width)
     x = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(variance + epsilon) * scale + bias
@@ -242,15 +244,17 @@ class Block(nn.Module):
       p = jnp.broadcast_to(p, (*x.shape[:2], p.shape[-1]))
       return jnp.concatenate([x, p], axis=-1)
 
-    def add(x, delta):
+    def add(x, delta, site):
       x = x + delta.astype(jnp.float32)
       relu = config.residual_activation == 'relu'
-      return jax.nn.relu(x) if relu else x
+      return sparsify(config, site, jax.nn.relu(x) if relu else x)
 
     x = see('resid_in', x)
     attn, mlp = Attention(config, name='attn'), MLP(config, name='mlp')
     before = x
-    x = add(x, attn(read(x, 'ln_1', 'ln_p1'), visible, see))
+    x = add(x, attn(read(x, 'ln_1', 'ln_p1'), visible, see), 'resid_post_attn')
     x = see('resid_mid', x)
     read_by_mlp = before if config.parallel_residual else x
-    return add(x, mlp(read(read_by_mlp, 'ln_2', 'ln_p2'), see))
+    return add(
+      x, mlp(read(read_by_mlp, 'ln_2', 'ln_p2'), see), 'resid_post_mlp'
+    )
