@@ -93,7 +93,13 @@ def read(path: str | os.PathLike) -> Released:
     return _released(content, _hash(path))
   except _WrongError as error:
     raise wrong(path, str(error)) from None
-  except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+  except (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+  ) as error:
     reason = f'{type(error).__name__}: {error}'
     raise wrong(path, f'have the documented structure ({reason})') from None
 

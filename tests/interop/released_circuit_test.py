@@ -195,6 +195,46 @@ def test_a_file_of_another_form_is_refused_in_one_line(
   assert '\n' not in str(error.value)
 
 
+_JUNK = (
+  *(None, True, -1, 2**40, 1e308, float('inf'), 'x', [], {}, (), [[]]),
+  *({'x': 1}, {0: []}, [1, 'x'], np.zeros(0, 'f4'), np.zeros((2, 2), 'f4')),
+  *(np.array(3), np.array([True]), np.full((1, 3), np.nan, 'f4')),
+)
+
+
+def _mutate(rng, value):
+  """The value with one random part replaced by something else."""
+  inner = isinstance(value, dict | list | tuple) and len(value) > 0
+  if not inner or rng.random() < 0.15:
+    return _JUNK[rng.integers(len(_JUNK))]
+  if isinstance(value, dict):
+    key = list(value)[rng.integers(len(value))]
+    if rng.random() < 0.1:
+      return {k: v for k, v in value.items() if k != key}
+    return value | {key: _mutate(rng, value[key])}
+  parts = list(value)
+  place = rng.integers(len(parts))
+  parts[place] = _mutate(rng, parts[place])
+  return type(value)(parts)
+
+
+def test_files_with_a_random_part_replaced_are_read_or_refused(
+  content, tmp_path
+):
+  rng = np.random.default_rng(0)
+  refusals = []
+  for _ in range(100):
+    torch_file.write(tmp_path / 'viz_data.pt', _mutate(rng, content[0]))
+    try:
+      released_circuit.read(tmp_path / 'viz_data.pt')
+    except ValueError as error:
+      refusals.append(str(error))
+  assert len(refusals) > 30
+  for refusal in refusals:
+    assert '\n' not in refusal
+    assert 'viz_data.pt must' in refusal
+
+
 def test_a_truncated_file_is_refused(content, tmp_path):
   path = tmp_path / 'viz_data.pt'
   torch_file.write(path, content[0])
