@@ -23,6 +23,7 @@ from ml_collections.config_flags import config_flags
 from sparse_interp import user_errors
 from sparse_interp.runs import (
   ground_truth,
+  import_model,
   prune,
   quickstart,
   step_time,
@@ -32,6 +33,7 @@ from sparse_interp.training import memory, pretrain
 
 RUNS = {
   'ground_truth': ground_truth.ground_truth,
+  'import_model': import_model.import_model,
   'pretrain': pretrain.pretrain,
   'prune': prune.prune,
   'quickstart': quickstart.quickstart,

@@ -33,8 +33,9 @@ from sparse_interp.circuits.small_model import (
   Unembed,
 )
 from sparse_interp.models import GPTConfig
+from sparse_interp.models.config import RESIDUAL_SITES
 from sparse_interp.models.gpt import sinusoidal_positions
-from sparse_interp.models.layers import LAYER_EPSILON, RMS_EPSILON
+from sparse_interp.models.layers import rotary_partner
 from sparse_interp.models.sites import read_site
 
 
@@ -108,8 +109,9 @@ class _Shrinker:
     self.carried = self._carried()
     self.slot = np.full(config.d_model, -1)
     self.slot[self.carried] = np.arange(self.carried.size)
-    # What removed nodes have added to channels that are not carried.
-    self.constant = np.zeros(config.d_model)
+    # What removed nodes have added to channels that are not carried, now and
+    # before the present layer.
+    self.constant = self.layer_constant = np.zeros(config.d_model)
 
   def _carried(self) -> Int[np.ndarray, 'carried']:
     """Residual channels that the small model has to compute by position."""
@@ -128,6 +130,7 @@ class _Shrinker:
       or config.norm == 'layer'
       or config.position == 'added'
       or config.residual_activation == 'relu'
+      or any(s in RESIDUAL_SITES for s in config.activation_sites)
       or 'final_resid' not in self.nodes
     ):
       return np.arange(config.d_model)
@@ -157,6 +160,8 @@ class _Shrinker:
 
   def block(self, layer: int, kind: str) -> Block:
     site, path = f'{layer}.{kind}', f'h_{layer}'
+    if kind == 'attn':
+      self.layer_constant = self.constant
     kept = self.nodes[f'{site}.resid_delta']
     mean = self.means[f'{site}.resid_delta'].copy()
     mean[kept] = 0
@@ -198,7 +203,10 @@ class _Shrinker:
     if self.carried.size < config.d_model and config.norm == 'rms':
       rest = np.delete(np.arange(config.d_model), self.carried)
       embedding = self.get('wte', 'embedding')[:, rest]
-      square = np.sum((embedding + self.constant[rest]) ** 2, axis=-1)
+      constant = self.constant
+      if config.parallel_residual:
+        constant = self.layer_constant
+      square = np.sum((embedding + constant[rest]) ** 2, axis=-1)
       rest_square = _single(square)
     residual = kept[kept < config.d_model]
     positions = self.positions(layer, norm)
@@ -230,11 +238,12 @@ class _Shrinker:
     gain = self.get(f'h_{layer}', f'ln_p{norm}', 'scale')
     if config.norm == 'rms':
       square = np.mean(table**2, axis=-1, keepdims=True)
-      return table / np.sqrt(square + RMS_EPSILON) * gain
+      return table / np.sqrt(square + config.norm_epsilon) * gain
     table = table - table.mean(axis=-1, keepdims=True)
     variance = np.mean(table**2, axis=-1, keepdims=True)
     bias = self.get(f'h_{layer}', f'ln_p{norm}', 'bias')
-    return table / np.sqrt(variance + LAYER_EPSILON) * gain + bias
+    table = table / np.sqrt(variance + config.norm_epsilon) * gain
+    return table if bias is None else table + bias
 
   def linear(
     self,
@@ -313,8 +322,13 @@ class _Shrinker:
       return None
     q_mean, k_mean = self.means[f'{site}.q'], self.means[f'{site}.k']
     in_active = np.isin(np.arange(config.d_attn) // config.d_head, active)
-    slots = np.union1d(q, k).astype(int)
+    # Rotated channels are never constant, whether kept or not.
+    partner = rotary_partner(config)
+    channel = np.arange(config.d_attn) % config.d_head
+    turned = np.flatnonzero(partner[channel] != channel)
+    slots = np.union1d(np.union1d(q, k), turned).astype(int)
     slots = slots[in_active[slots]]
+    partners = slots - channel[slots] + partner[channel[slots]]
     products = q_mean * k_mean
     products[slots] = 0
     products = products.reshape(config.n_heads, config.d_head)
@@ -329,6 +343,8 @@ class _Shrinker:
       key_to=jnp.asarray(np.searchsorted(slots, k[k_from])),
       slot_of=_single(active[:, None] == slots // config.d_head),
       constant=_single(products.sum(axis=1)[active]),
+      channel=jnp.asarray(channel[slots]),
+      partner=jnp.asarray(np.searchsorted(slots, partners)),
       sink=None if sink is None else _single(sink[active]),
       value_head=jnp.asarray(np.searchsorted(active, v // config.d_head)),
       total_kernel=None if total is None else _single(total[active]),

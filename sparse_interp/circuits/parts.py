@@ -4,7 +4,8 @@ Units that are kept decide it. With gates on nodes, every nonzero weight between
 kept nodes is an edge of the circuit. With gates on edges, the nodes are those
 that kept edges join, and what leads nowhere is left out: a neuron or value
 needs an edge on both sides, a write needs a later reader of its channel, a
-query needs the key of the same channel and a value in its head.
+query needs the key of the same channel, or of one it is rotated with, and a
+value in its head.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from sparse_interp.circuits.gated_model import (
   on_edges,
 )
 from sparse_interp.circuits.selection import split
+from sparse_interp.models.layers import rotary_partner
 from sparse_interp.models.sites import node_sites
 
 Masks = dict[str, Bool[np.ndarray, '_']]
@@ -118,6 +120,8 @@ def _parts_of_edges(model: GatedModel, masks: Masks) -> Parts:
   index = {name: np.asarray(pair) for name, pair in model.edges.items()}
   edges = {name: np.array(masks[name]) for name in index}
   final = masks.get('final_resid', np.ones(config.d_model, bool))
+  partner = np.arange(config.d_attn).reshape(config.n_heads, -1)
+  partner = partner[:, rotary_partner(config)].ravel()
 
   def ends(name, side, width):
     """Nodes at the source (0) or target (1) side of kept edges."""
@@ -135,15 +139,17 @@ def _parts_of_edges(model: GatedModel, masks: Masks) -> Parts:
       through(f'{mlp}.post_act', mlp, read, config.mlp_width)
       inputs = f'{mlp}.act_in->{mlp}.post_act'
       reads = ends(inputs, 0, config.block_input_width)
+      after = read
       read = read | reads[: config.d_model]
-      values = through(f'{attn}.v', attn, read, config.d_attn)
+      if not config.parallel_residual:
+        after = read
+      values = through(f'{attn}.v', attn, after, config.d_attn)
       heads = np.unique(np.flatnonzero(values) // config.d_head)
-      both = np.isin(np.arange(config.d_attn) // config.d_head, heads)
+      live = np.isin(np.arange(config.d_attn) // config.d_head, heads)
       names = [f'{attn}.act_in->{attn}.{name}' for name in 'qk']
-      for name in names:
-        both &= ends(name, 1, config.d_attn)
-      for name in names:
-        restrict(name, 1, both)
+      q, k = (ends(name, 1, config.d_attn) for name in names)
+      restrict(names[0], 1, live & (k | k[partner]))
+      restrict(names[1], 1, live & (q | q[partner]))
       for name in (*names, f'{attn}.act_in->{attn}.v'):
         read = read | ends(name, 0, config.block_input_width)[: config.d_model]
 

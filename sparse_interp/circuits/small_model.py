@@ -24,8 +24,9 @@ from jaxtyping import Array, Float, Int
 from sparse_interp.circuits.gates import Gates, blend
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.layers import (
-  LAYER_EPSILON,
-  RMS_EPSILON,
+  activate,
+  rotary_tables,
+  sparsify,
   visibility,
 )
 from sparse_interp.ops.topk import abs_topk
@@ -59,8 +60,9 @@ class Linear(NamedTuple):
 class Heads(NamedTuple):
   """Attention patterns of the heads that matter.
 
-  Scores sum over `slots`: channels whose query or key is a kept node. The
-  side that is not kept, and all other channels, are constants.
+  Scores sum over `slots`: channels whose query or key is a kept node, or is
+  rotated by position. The side that is not kept, before its rotation, and all
+  other channels are constants.
   """
 
   query: Float[Array, 'slots']  # constants, overwritten by kept nodes
@@ -71,6 +73,8 @@ class Heads(NamedTuple):
   key_to: Int[Array, '_']
   slot_of: Float[Array, 'heads slots']  # 1 where a slot belongs to a head
   constant: Float[Array, 'heads']  # score of all other channels
+  channel: Int[Array, 'slots']  # of its head
+  partner: Int[Array, 'slots']  # slot it is rotated with, or itself
   sink: Float[Array, 'heads'] | None
   value_head: Int[Array, 'values']  # head of each kept v
   # With a sink, attention sums to less than 1 and scales removed v's means.
@@ -162,10 +166,10 @@ def _norm_scale(config, x, rest_square):
   if config.norm == 'rms':
     if rest_square is not None:
       square = square + rest_square[..., None]
-    return 0.0, jax.lax.rsqrt(square / config.d_model + RMS_EPSILON)
+    return 0.0, jax.lax.rsqrt(square / config.d_model + config.norm_epsilon)
   centre = jnp.mean(x, axis=-1, keepdims=True)
   variance = jnp.mean(jnp.square(x - centre), axis=-1, keepdims=True)
-  return centre, jax.lax.rsqrt(variance + LAYER_EPSILON)
+  return centre, jax.lax.rsqrt(variance + config.norm_epsilon)
 
 
 def _read(config, read, x, tokens, site):
@@ -206,6 +210,14 @@ def _patterns(config, heads, q, k, visible):
   query = query.at[..., heads.query_to].set(q[..., heads.query_from])
   key = jnp.broadcast_to(heads.key, shape)
   key = key.at[..., heads.key_to].set(k[..., heads.key_from])
+  if config.position == 'rotary':
+    cosine, sine = (
+      jnp.asarray(table)[:, heads.channel]
+      for table in rotary_tables(config, q.shape[1])
+    )
+    query, key = (
+      x * cosine + x[..., heads.partner] * sine for x in (query, key)
+    )
   by_head = query[:, None] * heads.slot_of[:, None, :]
   scores = jnp.einsum('bhtu,bsu->bhts', by_head, key)
   scores = scores + heads.constant[:, None, None]
@@ -249,24 +261,20 @@ def _mlp(config, block, x, see):
   if block.neurons is None:
     hidden = jnp.zeros((*x.shape[:2], 0))
   else:
-    hidden = _product(x, block.neurons)
-    if config.activation == 'gelu':
-      hidden = jax.nn.gelu(hidden, approximate=False)
-    else:
-      hidden = jax.nn.relu(hidden)
+    hidden = activate(config, _product(x, block.neurons))
     width = config.mlp_width
     hidden = _keep(config, block.neurons, hidden, 'mlp_neuron', width)
     hidden = see('mlp.post_act', hidden, block.neurons.mean)
   return _product(hidden, block.out)
 
 
-def _run_block(config, block, x, tokens, visible, kind, see):
-  """x plus what half a block adds to it; kind is 'attn' or 'mlp'."""
+def _run_block(config, block, x, stream, tokens, visible, kind, see):
+  """x plus what half a block makes of the stream; kind is 'attn' or 'mlp'."""
   if block.out is not None:
     if block.read is None:
       inputs = jnp.zeros((*x.shape[:2], 0))
     else:
-      inputs = _read(config, block.read, x, tokens, f'{kind}_in')
+      inputs = _read(config, block.read, stream, tokens, f'{kind}_in')
       inputs = see(f'{kind}.act_in', inputs, block.read.mean)
     if kind == 'attn':
       delta = _attention(config, block, inputs, visible, see)
@@ -277,7 +285,9 @@ def _run_block(config, block, x, tokens, visible, kind, see):
     x = (x + block.constant).at[..., block.write].add(delta)
   else:
     x = x + block.constant
-  return jax.nn.relu(x) if config.residual_activation == 'relu' else x
+  if config.residual_activation == 'relu':
+    x = jax.nn.relu(x)
+  return sparsify(config, f'resid_post_{kind}', x)
 
 
 def _unembed(config, unembed, x, tokens, see):
@@ -289,14 +299,14 @@ def _unembed(config, unembed, x, tokens, see):
   if config.norm == 'rms':
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     square = square + unembed.rest_spread + rest * unembed.rest_mean**2
-    factor = jax.lax.rsqrt(square / config.d_model + RMS_EPSILON)
+    factor = jax.lax.rsqrt(square / config.d_model + config.norm_epsilon)
   if config.norm == 'layer':
     total = jnp.sum(x, axis=-1, keepdims=True) + rest * unembed.rest_mean
     centre = total / config.d_model
     square = jnp.sum(jnp.square(x - centre), axis=-1, keepdims=True)
     rest_square = unembed.rest_spread + rest * (unembed.rest_mean - centre) ** 2
     variance = (square + rest_square) / config.d_model
-    factor = jax.lax.rsqrt(variance + LAYER_EPSILON)
+    factor = jax.lax.rsqrt(variance + config.norm_epsilon)
   logits = ((x - centre) * factor * unembed.gain) @ unembed.kernel
   constant = unembed.rest_logits - centre * unembed.rest_gain
   logits = logits + factor * constant + unembed.bias
@@ -339,10 +349,13 @@ def apply(
 
   for i, block in enumerate(small.blocks):
     kind = 'mlp' if i % 2 else 'attn'
+    if kind == 'attn' or not config.parallel_residual:
+      stream = x
     x = _run_block(
       config,
       block,
       x,
+      stream,
       tokens,
       visible,
       kind,

@@ -14,9 +14,10 @@ Source: Gao et al. 2025 (arXiv 2511.13653) and its released `tinypython_2k`.
 """
 
 import hashlib
+import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tokenizers
@@ -38,6 +39,8 @@ class Tokenizer:
   Attributes:
     vocab_size: Number of ids, including reserved ones and `<|endoftext|>`.
     eot: The id of `<|endoftext|>`, vocab_size - 1.
+    special_tokens: {entry that no text encodes to: id}, reserved ones and
+      `<|endoftext|>`.
     hash: Hex SHA-256 of everything that decides the encoding.
   """
 
@@ -53,7 +56,9 @@ class Tokenizer:
         f'tokenizer must have {END_OF_TEXT} as its last id {self.eot}, got '
         f'{backend.token_to_id(END_OF_TEXT)}; train it with train_tokenizer.'
       )
-    letters = _byte_letters()
+    added = backend.get_added_tokens_decoder()
+    self.special_tokens = {added[i].content: i for i in sorted(added)}
+    letters = byte_letters()
     self._pieces = [
       bytes(letters[letter] for letter in token).decode(
         errors='backslashreplace'
@@ -81,6 +86,22 @@ class Tokenizer:
     part of a character are written as escapes: '\\xe2' is four characters.
     """
     return [self._pieces[i] for i in self._checked(ids)]
+
+  def merges(self) -> list[tuple[str, str]]:
+    """Pairs that are merged, the first ones first, in `byte_letters`."""
+    model = json.loads(self._backend.to_str())['model']
+    return [(first, second) for first, second in model['merges']]
+
+  def vocabulary(self) -> dict[str, int]:
+    """{entry in `byte_letters`, or special token: id}, by id."""
+    ids = self._backend.get_vocab(with_added_tokens=True)
+    return dict(sorted(ids.items(), key=lambda item: item[1]))
+
+  @property
+  def pattern(self) -> str:
+    """The regular expression that cuts text into pieces."""
+    stages = json.loads(self._backend.to_str())['pre_tokenizer']
+    return stages['pretokenizers'][0]['pattern']['Regex']
 
   def save(self, path: str | os.PathLike[str]) -> None:
     """Writes a `tokenizers` JSON file, whole or not at all."""
@@ -143,14 +164,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> Tokenizer:
       f'data.vocab_size must be at least {_BYTES + 1} (256 bytes and '
       f'{END_OF_TEXT}), got {vocab_size}; choose e.g. 2048.'
     )
-  backend = tokenizers.Tokenizer(models.BPE())
-  backend.pre_tokenizer = pre_tokenizers.Sequence(
-    [
-      pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), 'isolated'),
-      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ]
-  )
-  backend.decoder = decoders.ByteLevel()
+  backend = _backend(models.BPE(), SPLIT_PATTERN)
   trainer = trainers.BpeTrainer(
     vocab_size=vocab_size - 1,
     min_frequency=2,
@@ -164,7 +178,40 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> Tokenizer:
   return Tokenizer(backend)
 
 
-def _byte_letters() -> dict[str, int]:
+def from_merges(
+  vocabulary: Mapping[str, int],
+  merges: Sequence[tuple[str, str]],
+  special_tokens: Sequence[str],
+  pattern: str = SPLIT_PATTERN,
+) -> Tokenizer:
+  """The tokenizer of these merges.
+
+  Args:
+    vocabulary: {entry: id} of bytes and what merges make, in `byte_letters`;
+      ids from 0 on, each once.
+    merges: pairs of entries, the first ones first.
+    special_tokens: behind these ids, in order; `<|endoftext|>` last.
+    pattern: that cuts text into pieces.
+  """
+  model = models.BPE(dict(vocabulary), list(merges))
+  backend = _backend(model, pattern)
+  backend.add_special_tokens(list(special_tokens))
+  return Tokenizer(backend)
+
+
+def _backend(model: models.BPE, pattern: str) -> tokenizers.Tokenizer:
+  backend = tokenizers.Tokenizer(model)
+  backend.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(tokenizers.Regex(pattern), 'isolated'),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
+  backend.decoder = decoders.ByteLevel()
+  return backend
+
+
+def byte_letters() -> dict[str, int]:
   """The byte that each of the 256 letters of the vocabulary stands for.
 
   Printable Latin-1 letters stand for themselves; letters from U+0100 on stand

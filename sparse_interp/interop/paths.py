@@ -26,7 +26,16 @@ def path_weights(
 
   Returns:
     {name of an EdgeMatrix: mask of its shape}.
+
+  Raises:
+    ValueError: if the model has rotary positions or a parallel residual.
   """
+  for field, other in (('position', 'rotary'), ('parallel_residual', True)):
+    if getattr(config, field) == other:
+      raise ValueError(
+        f'model.{field} must not be {other!r} for paths to be followed, got '
+        f'{getattr(config, field)!r}; use another model.'
+      )
   return _Paths(config, params).masks()
 
 

@@ -90,8 +90,8 @@ def plant(
 
   Raises:
     ValueError: if the model cannot be widened (see `widening.widen`), has too
-      few layers, is not causal, has a ReLU on its residual stream, or lacks
-      biases for a program with a threshold.
+      few layers, is not causal, has a ReLU on its residual stream or a
+      parallel residual, or lacks biases for a program with a threshold.
   """
   _check(config, program)
   names = ('carrier', *program.channels)
@@ -168,6 +168,7 @@ def _check(config: GPTConfig, program: Program) -> None:
       config.residual_activation == 'identity',
       "'identity'",
     ),
+    ('parallel_residual', not config.parallel_residual, 'False'),
     ('use_bias', config.use_bias or not program.threshold, 'True'),
   ):
     if not fits:

@@ -18,9 +18,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sparse_interp.models import GPT, GPTConfig
+from sparse_interp.models.config import RESIDUAL_SITES
 
 # Sites of AbsTopK by what decides their width.
-_RESIDUAL = ('attn_in', 'attn_out', 'mlp_in', 'mlp_out')
+_RESIDUAL = ('attn_in', 'attn_out', 'mlp_in', 'mlp_out', *RESIDUAL_SITES)
 _HEADS = ('attn_q', 'attn_k', 'attn_v')
 _NEURONS = ('mlp_neuron',)
 

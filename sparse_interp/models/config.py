@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 # The places where AbsTopK acts in training, by their published names
 # (`afrac_loctypes` of the released configuration).
 ACTIVATION_SITES = (
@@ -14,14 +16,21 @@ ACTIVATION_SITES = (
   'attn_k',
   'attn_q',
 )
+# The residual stream after attention and MLP: the published code can, and no
+# published model does.
+RESIDUAL_SITES = ('resid_post_attn', 'resid_post_mlp')
 
 _CHOICES = {
   'norm': ('rms', 'layer', 'none'),
-  'activation': ('gelu', 'relu'),
+  'activation': ('gelu', 'gelu_tanh', 'relu'),
   'residual_activation': ('identity', 'relu'),
-  'position': ('none', 'added', 'concat', 'concat_sinusoidal'),
+  'position': ('none', 'added', 'concat', 'concat_sinusoidal', 'rotary'),
   'dtype': ('float32', 'bfloat16'),
 }
+
+# RMSNorm: what torch.nn.RMSNorm(eps=None) uses in float32, and the published
+# models.
+_NORM_EPS = {'rms': float(np.finfo(np.float32).eps), 'layer': 1e-5, 'none': 0.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,20 +46,30 @@ class GPTConfig:
     d_mlp: number of neurons; None means 4 * d_model.
     context_length: longest sequence; bounds learned positions only.
     norm: 'rms', 'layer' or 'none', before attention, MLP and unembedding.
-    activation: 'gelu' (exact, by erf) or 'relu'.
+    norm_eps: what norms add to the mean square; None means the published
+      models': 1.2e-7 with 'rms', 1e-5 with 'layer'.
+    activation: 'gelu' (exact, by erf), 'gelu_tanh' (its approximation by tanh,
+      as in GPT-2) or 'relu'.
     residual_activation: 'identity' or 'relu' after each residual add.
+    parallel_residual: the MLP reads the residual stream from before the
+      attention of its block (as in GPT-NeoX), not from after it.
+    norm_bias: whether 'layer' norms have biases, too.
     use_bias: biases of the four matrices of a block.
     tied_unembed: unembed with the embedding matrix.
     activation_density: AbsTopK keeps int(density * width) entries at every
       one of `activation_sites`; None keeps all.
-    activation_sites: subset of ACTIVATION_SITES.
+    activation_sites: subset of ACTIVATION_SITES and RESIDUAL_SITES.
     sink: a learned logit per head that takes attention to nowhere.
     bigram_table: dense (vocab, vocab) table added to the logits by the current
       token; the row of the last token (end of text) is never trained.
     position: 'none'; 'added' (learned, added to the embedding); 'concat'
       (learned) or 'concat_sinusoidal' (frozen): `d_position` read-only
-      channels appended to the input of every attention and MLP.
-    d_position: number of those channels.
+      channels appended to the input of every attention and MLP; 'rotary':
+      queries and keys are rotated by angles that grow with their position.
+    d_position: number of channels of 'concat' and 'concat_sinusoidal'.
+    rotary_fraction: share of each head's channels, its first ones, that
+      'rotary' rotates.
+    rotary_base: of the periods of 'rotary', 2 pi base^(2i / rotated channels).
     final_logits_bias: a constant (vocab,) vector added to the logits.
     causal: positions see themselves and earlier ones; if False, all.
     d_output: columns of the unembedding where outputs are not tokens; None
@@ -66,8 +85,11 @@ class GPTConfig:
   d_mlp: int | None = None
   context_length: int = 256
   norm: str = 'rms'
+  norm_eps: float | None = None
   activation: str = 'gelu'
   residual_activation: str = 'identity'
+  parallel_residual: bool = False
+  norm_bias: bool = True
   use_bias: bool = True
   tied_unembed: bool = False
   activation_density: float | None = 0.25
@@ -76,6 +98,8 @@ class GPTConfig:
   bigram_table: bool = True
   position: str = 'none'
   d_position: int | None = None
+  rotary_fraction: float = 1.0
+  rotary_base: float = 10000.0
   final_logits_bias: bool = False
   causal: bool = True
   d_output: int | None = None
@@ -103,6 +127,7 @@ class GPTConfig:
       )
     self._check_activation_sites()
     self._check_output()
+    self._check_ranges()
     concatenated = self.position.startswith('concat')
     if concatenated != (self.d_position is not None):
       raise ValueError(
@@ -117,11 +142,12 @@ class GPTConfig:
       )
 
   def _check_activation_sites(self):
-    unknown = [s for s in self.activation_sites if s not in ACTIVATION_SITES]
+    known = ACTIVATION_SITES + RESIDUAL_SITES
+    unknown = [site for site in self.activation_sites if site not in known]
     if unknown:
       raise ValueError(
         'model.activation_sites must name sites among '
-        f'{", ".join(ACTIVATION_SITES)}, got {unknown[0]!r}; remove it.'
+        f'{", ".join(known)}, got {unknown[0]!r}; remove it.'
       )
     density = self.activation_density
     if density is None:
@@ -131,12 +157,38 @@ class GPTConfig:
         f'model.activation_density must be in (0, 1], got {density}; choose '
         'e.g. 0.25, or None to keep all activations.'
       )
-    narrowest = min(self.d_model, self.d_attn, self.mlp_width)
-    if self.activation_sites and int(density * narrowest) < 1:
+    widths = {'mlp_neuron': self.mlp_width}
+    widths |= dict.fromkeys(('attn_q', 'attn_k', 'attn_v'), self.d_attn)
+    sites = self.activation_sites
+    narrowest = min((widths.get(s, self.d_model) for s in sites), default=0)
+    if sites and int(density * narrowest) < 1:
       raise ValueError(
         'model.activation_density must keep at least one entry of every '
         f'site, got {density} with a width of {narrowest}; choose at least '
         f'{1 / narrowest:.4g}.'
+      )
+
+  def _check_ranges(self):
+    if self.norm_eps is not None and not 0 <= self.norm_eps < 1:
+      raise ValueError(
+        f'model.norm_eps must be in [0, 1), got {self.norm_eps}; choose e.g. '
+        '1e-5, or None for that of the published models.'
+      )
+    if not 1 < self.rotary_base < np.inf:
+      raise ValueError(
+        f'model.rotary_base must be above 1 and finite, got '
+        f'{self.rotary_base}; choose e.g. 10000.'
+      )
+    # In a model that rotates nothing, the fraction does not matter.
+    if self.position != 'rotary':
+      return
+    in_range = 0 < self.rotary_fraction <= 1
+    rotated = self.d_rotary if in_range else 0
+    if rotated < 2 or rotated % 2:
+      raise ValueError(
+        'model.rotary_fraction must be in (0, 1] and rotate an even number of '
+        f'the {self.d_head} channels of a head, got {self.rotary_fraction}, '
+        f'which rotates {rotated}; choose e.g. 1.0 with an even model.d_head.'
       )
 
   def _check_output(self):
@@ -163,6 +215,18 @@ class GPTConfig:
   def d_attn(self) -> int:
     """Width of q, k and v: heads times head width."""
     return self.n_heads * self.d_head
+
+  @property
+  def d_rotary(self) -> int:
+    """Channels of each head that are rotated by position."""
+    if self.position != 'rotary':
+      return 0
+    return int(self.rotary_fraction * self.d_head)
+
+  @property
+  def norm_epsilon(self) -> float:
+    """What norms add to the mean square."""
+    return _NORM_EPS[self.norm] if self.norm_eps is None else self.norm_eps
 
   @property
   def mlp_width(self) -> int:

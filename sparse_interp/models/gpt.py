@@ -123,7 +123,8 @@ class GPT(nn.Module):
           f'edits must name sites of the model, got {site!r}; its sites are '
           f'{", ".join(known[:11])}, ... final_resid.'
         )
-    if self.config.position != 'none' and time > self.config.context_length:
+    bounded = self.config.position not in ('none', 'rotary')
+    if bounded and time > self.config.context_length:
       raise ValueError(
         'tokens must be at most model.context_length '
         f'({self.config.context_length}) long, got {time}; shorten them.'
@@ -132,7 +133,7 @@ class GPT(nn.Module):
   def _positions(self, time):
     """(added, concatenated) position channels, each (time, width) or None."""
     config = self.config
-    if config.position == 'none':
+    if config.position in ('none', 'rotary'):
       return None, None
     length, width = config.context_length, config.d_position
     if config.position == 'concat_sinusoidal':

@@ -17,10 +17,6 @@ from jaxtyping import Array, Bool, Float, Int
 from sparse_interp.models.config import GPTConfig
 from sparse_interp.ops.topk import abs_topk
 
-# What torch.nn.RMSNorm(eps=None) uses in float32, and the published models.
-RMS_EPSILON = float(np.finfo(np.float32).eps)
-LAYER_EPSILON = 1e-5
-
 See = Callable[[str, Array], Array]
 
 
@@ -33,7 +29,7 @@ def sparsify(
 
 
 class Norm(nn.Module):
-  """RMSNorm (gain only), LayerNorm (gain and bias) or identity, float32."""
+  """RMSNorm (gain), LayerNorm (gain, bias if any) or identity, float32."""
 
   config: GPTConfig
 
@@ -45,14 +41,17 @@ class Norm(nn.Module):
       return x
     x = x.astype(jnp.float32)
     width = (x.shape[-1],)
+    epsilon = self.config.norm_epsilon
     scale = self.param('scale', nn.initializers.ones, width)
     if self.config.norm == 'rms':
       mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-      return x * jax.lax.rsqrt(mean_square + RMS_EPSILON) * scale
-    bias = self.param('bias', nn.initializers.zeros, width)
+      return x * jax.lax.rsqrt(mean_square + epsilon) * scale
+    bias = 0.0
+    if self.config.norm_bias:
+      bias = self.param('bias', nn.initializers.zeros, width)
     x = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(variance + LAYER_EPSILON) * scale + bias
+    return x * jax.lax.rsqrt(variance + epsilon) * scale + bias
 
 
 def _dense(config: GPTConfig, width: int, stddev: float, name: str) -> nn.Dense:
@@ -68,6 +67,15 @@ def _dense(config: GPTConfig, width: int, stddev: float, name: str) -> nn.Dense:
 def _write_stddev(config: GPTConfig) -> float:
   """Initial scale of matrices that write to the residual stream (GPT-2)."""
   return 0.02 / np.sqrt(2 * config.n_layer)
+
+
+def activate(
+  config: GPTConfig, x: Float[Array, '*batch neurons']
+) -> Float[Array, '*batch neurons']:
+  """The nonlinearity of the neurons."""
+  if config.activation == 'relu':
+    return jax.nn.relu(x)
+  return jax.nn.gelu(x, approximate=config.activation == 'gelu_tanh')
 
 
 def visibility(
@@ -87,6 +95,47 @@ def visibility(
   if lengths is None:
     return visible
   return visible & (jnp.arange(time) < lengths[:, None])[:, None, None]
+
+
+def rotary_partner(config: GPTConfig) -> Int[np.ndarray, 'd_head']:
+  """The channel of a head that each of its channels is rotated with.
+
+  Channels in the first half of the rotated ones pair with those in the second;
+  what is not rotated is its own partner.
+  """
+  rotated = config.d_rotary
+  partner = np.arange(config.d_head)
+  partner[:rotated] = np.roll(partner[:rotated], rotated // 2)
+  return partner
+
+
+def rotary_tables(
+  config: GPTConfig, time: int
+) -> tuple[Float[np.ndarray, 'time d_head'], Float[np.ndarray, 'time d_head']]:
+  """What a channel and its partner are multiplied with, by position.
+
+  A rotated channel becomes cosine * x + sine * x[partner]; the sine has a minus
+  in the first half (Su et al., arXiv 2104.09864, in the layout of GPT-NeoX).
+
+  Returns:
+    Cosines and signed sines, float32; 1 and 0 where nothing is rotated.
+  """
+  half = config.d_rotary // 2
+  cosine, sine = np.ones((time, config.d_head)), np.zeros((time, config.d_head))
+  if half:
+    speed = config.rotary_base ** -(np.arange(half) / half)
+    angles = np.arange(time)[:, None] * speed
+    cosine[:, : 2 * half] = np.tile(np.cos(angles), 2)
+    sine[:, :half], sine[:, half : 2 * half] = -np.sin(angles), np.sin(angles)
+  return cosine.astype(np.float32), sine.astype(np.float32)
+
+
+def _rotate(
+  config: GPTConfig, x: Float[Array, 'batch time heads d_head']
+) -> Float[Array, 'batch time heads d_head']:
+  cosine, sine = (t[:, None] for t in rotary_tables(config, x.shape[1]))
+  rotated = cosine * x + sine * x[..., rotary_partner(config)]
+  return rotated.astype(x.dtype)
 
 
 def attention(
@@ -137,6 +186,8 @@ class Attention(nn.Module):
       # AbsTopK acts on the flat vector: all heads compete.
       part = see(f'attn.{name}', sparsify(config, f'attn_{name}', part))
       heads.append(part.reshape(*part.shape[:2], -1, config.d_head))
+    if config.position == 'rotary':
+      heads[:2] = (_rotate(config, part) for part in heads[:2])
     sink = None
     if config.sink:
       sink = self.param('sink_logit', nn.initializers.zeros, (config.n_heads,))
@@ -160,10 +211,7 @@ class MLP(nn.Module):
     x = see('mlp.act_in', sparsify(config, 'mlp_in', x))
     x = _dense(config, config.mlp_width, 0.02, 'c_fc')(x)
     x = see('mlp.post_act.raw', x)
-    if config.activation == 'gelu':
-      x = jax.nn.gelu(x, approximate=False)
-    else:
-      x = jax.nn.relu(x)
+    x = activate(config, x)
     x = see('mlp.post_act', sparsify(config, 'mlp_neuron', x))
     delta = _dense(config, config.d_model, _write_stddev(config), 'c_proj')(x)
     delta = see('mlp.resid_delta.raw', delta)
@@ -171,7 +219,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-  """One block: x += attention(norm(x)), then x += mlp(norm(x))."""
+  """One block: x += attention(norm(x)), then x += mlp(norm(x)).
+
+  With `parallel_residual`, the norm before the MLP reads the first x, too.
+  """
 
   config: GPTConfig
 
@@ -193,13 +244,17 @@ class Block(nn.Module):
       p = jnp.broadcast_to(p, (*x.shape[:2], p.shape[-1]))
       return jnp.concatenate([x, p], axis=-1)
 
-    def add(x, delta):
+    def add(x, delta, site):
       x = x + delta.astype(jnp.float32)
       relu = config.residual_activation == 'relu'
-      return jax.nn.relu(x) if relu else x
+      return sparsify(config, site, jax.nn.relu(x) if relu else x)
 
     x = see('resid_in', x)
     attn, mlp = Attention(config, name='attn'), MLP(config, name='mlp')
-    x = add(x, attn(read(x, 'ln_1', 'ln_p1'), visible, see))
+    before = x
+    x = add(x, attn(read(x, 'ln_1', 'ln_p1'), visible, see), 'resid_post_attn')
     x = see('resid_mid', x)
-    return add(x, mlp(read(x, 'ln_2', 'ln_p2'), see))
+    read_by_mlp = before if config.parallel_residual else x
+    return add(
+      x, mlp(read(read_by_mlp, 'ln_2', 'ln_p2'), see), 'resid_post_mlp'
+    )

@@ -1,4 +1,4 @@
-"""Checkpoints: all that is known of orbax, in four functions.
+"""Checkpoints: all that is known of orbax, in five functions.
 
 A checkpoint is a directory `checkpoints/<step>` with three items: `params`,
 `opt_state` and `progress`, a JSON object for what lives on the host (state of
@@ -49,6 +49,21 @@ def save(manager: Any, state: TrainState, progress: dict[str, Any]) -> None:
       progress=ocp.args.JsonSave(progress),
     ),
   )
+
+
+def save_params(workdir: str | pathlib.Path, params: dict[str, Any]) -> None:
+  """Writes parameters that were not trained here, as checkpoint 0.
+
+  Args:
+    workdir: of the run; a checkpoint 0 that is there is replaced.
+    params: parameter tree.
+  """
+  manager = open_manager(workdir, keep=1)
+  if 0 in manager.all_steps():
+    manager.delete(0)
+  manager.save(0, args=ocp.args.Composite(params=ocp.args.StandardSave(params)))
+  manager.wait_until_finished()
+  manager.close()
 
 
 def restore(

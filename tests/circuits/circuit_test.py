@@ -98,6 +98,16 @@ def test_circuits_from_before_edge_gates_are_circuits_of_nodes(
   assert artifact.load(tmp_path).gates == 'nodes'
 
 
+def test_models_from_before_a_switch_have_its_default(circuit, tmp_path):
+  artifact.save(circuit, tmp_path)
+  path = tmp_path / 'circuit.json'
+  fields = json.loads(path.read_text())
+  new = 'norm_eps', 'parallel_residual', 'rotary_fraction', 'rotary_base'
+  assert [fields['model'].pop(name) for name in new] == [None, False, 1, 1e4]
+  path.write_text(json.dumps(fields))
+  assert artifact.load(tmp_path).config == circuit.config
+
+
 def test_files_follow_the_documented_schema(circuit, known, tmp_path):
   artifact.save(circuit, tmp_path)
   fields = json.loads((tmp_path / 'circuit.json').read_text())

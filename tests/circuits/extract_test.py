@@ -63,6 +63,32 @@ _CASES = {
     'activation_density': None,
     'norm': 'layer',
   },
+  'as GPT-NeoX': {
+    'norm': 'layer',
+    'norm_eps': 0.3,
+    'activation': 'gelu_tanh',
+    'position': 'rotary',
+    'rotary_fraction': 0.5,
+    'parallel_residual': True,
+    'activation_density': None,
+    'bigram_table': False,
+  },
+  'rotary, sink, parallel, narrow stream': {
+    'position': 'rotary',
+    'rotary_base': 3.0,
+    'norm_eps': 0.3,
+    'sink': True,
+    'parallel_residual': True,
+    'activation_sites': ('attn_q', 'attn_k', 'mlp_neuron'),
+  },
+  'as GPT-2': {
+    'norm': 'layer',
+    'activation': 'gelu_tanh',
+    'position': 'added',
+    'tied_unembed': True,
+    'activation_density': None,
+    'bigram_table': False,
+  },
   'every position sees all, other outputs': {
     'causal': False,
     'd_output': 5,
@@ -126,7 +152,11 @@ def _draw(model, sizes, share, rng):
 
 
 # Every case compiles three models for each ablation; the others are slow.
-_QUICK = ('published', 'no norm, added positions')
+_QUICK = (
+  'published',
+  'no norm, added positions',
+  'rotary, sink, parallel, narrow stream',
+)
 
 
 @pytest.mark.parametrize('gates', ['nodes', 'edges'])

@@ -64,7 +64,8 @@ def _live_by_paths(model, masks):
   """Edges on a way to the output, by plain search over a list of edges.
 
   An edge counts while its source is fed and its target is read. A query and
-  a key are read where both are written and their head has a read value.
+  a key are read where both are written and their head has a read value. With
+  rotary positions, the two channels of a head here are one pair.
   """
   config = model.config
   edges = {
@@ -80,7 +81,8 @@ def _live_by_paths(model, masks):
 
   def place(site):
     layer, kind, _ = site.split('.')
-    return 2 * int(layer) + (kind == 'mlp')
+    late = kind == 'mlp' and not config.parallel_residual
+    return 2 * int(layer) + late
 
   def fed(node):
     return node[0].endswith('act_in') or any(e[2] == node for e in edges)
@@ -95,7 +97,11 @@ def _live_by_paths(model, masks):
         for e in edges
       )
     if site.endswith(('attn.q', 'attn.k')):
-      both = all(fed((site[:-1] + letter, channel)) for letter in 'qk')
+      met = {channel}
+      if config.position == 'rotary':
+        met = {channel, channel ^ 1}
+      other = site[:-1] + {'q': 'k', 'k': 'q'}[site[-1]]
+      both = fed(node) and any(fed((other, c)) for c in met)
       return both and any(
         e[1][0] == site[:-1] + 'v'
         and e[1][1] // config.d_head == channel // config.d_head
@@ -110,8 +116,12 @@ def _live_by_paths(model, masks):
     edges = left
 
 
-@pytest.fixture(scope='module')
-def small():
+@pytest.fixture(
+  scope='module',
+  params=[{}, {'position': 'rotary', 'parallel_residual': True}],
+  ids=['sequential', 'rotary, parallel'],
+)
+def small(request):
   """Two layers of a few nonzero weights; zeros elsewhere."""
   config = GPTConfig(
     vocab_size=3,
@@ -122,6 +132,7 @@ def small():
     context_length=4,
     activation_density=None,
     bigram_table=False,
+    **request.param,
   )
   rng = np.random.default_rng(1)
   shapes = jax.eval_shape(

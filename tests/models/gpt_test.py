@@ -70,8 +70,11 @@ def test_recorded_logits_and_activations_are_matched(case):
 SWITCHES = {
   'layer norm': {'norm': 'layer'},
   'no norm': {'norm': 'none'},
+  'norm epsilon': {'norm_eps': 0.1},
+  'gelu by tanh': {'activation': 'gelu_tanh'},
   'relu': {'activation': 'relu'},
   'residual relu': {'residual_activation': 'relu'},
+  'parallel residual': {'parallel_residual': True},
   'no bias': {'use_bias': False},
   'tied': {'tied_unembed': True},
   'sink': {'sink': True},
@@ -79,6 +82,8 @@ SWITCHES = {
   'added positions': {'position': 'added'},
   'concatenated positions': {'position': 'concat', 'd_position': 6},
   'sinusoids': {'position': 'concat_sinusoidal', 'd_position': 6},
+  'rotary positions': {'position': 'rotary'},
+  'half rotary': {'position': 'rotary', 'rotary_fraction': 0.5},
   'logits bias': {'final_logits_bias': True},
   'dense activations': {'activation_density': None},
   'some sites': {'activation_sites': ('mlp_neuron',)},
@@ -246,6 +251,12 @@ def test_edge_matrices_name_kernels_of_the_parameter_tree():
   assert len(edge_matrices(config)) == 6 * config.n_layer
 
 
+@pytest.mark.parametrize('fraction', [0.0, 0.2, 0.75, 1.5, float('nan')])
+def test_rotary_fraction_must_rotate_pairs_of_channels(fraction):
+  with pytest.raises(ValueError, match=rf'rotary_fraction .*got {fraction}'):
+    dataclasses.replace(SMALL, position='rotary', rotary_fraction=fraction)
+
+
 @pytest.mark.parametrize(
   ('field', 'value'),
   [
@@ -259,6 +270,10 @@ def test_edge_matrices_name_kernels_of_the_parameter_tree():
     ('position', 'concat'),
     ('d_position', 3),
     ('d_output', 0),
+    ('norm_eps', -1.0),
+    ('norm_eps', float('nan')),
+    ('rotary_base', 1.0),
+    ('position', 'rotated'),
   ],
 )
 def test_a_wrong_field_is_refused_in_one_line_that_names_it(field, value):

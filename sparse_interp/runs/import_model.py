@@ -1,0 +1,267 @@
+"""The import run: a model of other people as a workdir like a trained one.
+
+Everything is read and checked before anything is written, and model.json, which
+makes a directory a model, comes after all that belongs to it: stopped at any
+moment and started again, the run ends alike.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import pathlib
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from ml_collections import config_dict
+
+from sparse_interp.circuits.circuit import hash_params
+from sparse_interp.data.tokenizer import Tokenizer
+from sparse_interp.interop import remote, source
+from sparse_interp.models import GPTConfig
+from sparse_interp.runs import imported_text, parity
+from sparse_interp.sparsity import statistics
+from sparse_interp.training import checkpoints, metrics, pretrain
+from sparse_interp.training import workdir as workdir_lib
+
+_PHASE = 'import'
+
+
+def import_model(
+  config: config_dict.ConfigDict, workdir: str
+) -> dict[str, Any]:
+  """Converts a model; see experiments/import_model.py for every field.
+
+  Args:
+    config: as there.
+    workdir: receives model.json, checkpoints/, tokenizer.json,
+      pretraining_sample.npy, config.json and summary.json.
+
+  Returns:
+    The content of summary.json.
+
+  Raises:
+    OSError: a file cannot be read or written.
+    ValueError: a field is wrong, the source is no model that is known, a
+      checksum or the recorded reference is not met, or the workdir holds
+      something else.
+  """
+  begun = time.monotonic()
+  _check(config)
+  if (pathlib.Path(workdir) / 'config.json').exists():
+    workdir_lib.claim(workdir, config.to_dict())
+    summary = workdir_lib.read_summary(workdir)
+    if 'imported' in summary:
+      _check_unchanged(config, summary['imported']['sha256'])
+      metrics.say(_PHASE, f'done already: {workdir}')
+      _print(summary)
+      return summary
+  with _on_this_machine(config.source, workdir) as directory:
+    read = _read(config, directory)
+    _write(config, workdir, read)
+  summary = workdir_lib.add_to_summary(
+    workdir, _entries(config, read) | {'wall_seconds': time.monotonic() - begun}
+  )
+  _print(summary)
+  metrics.say(_PHASE, f'done: {workdir}')
+  return summary
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Read:
+  """All that will be written."""
+
+  kind: str
+  config: GPTConfig
+  params: dict[str, Any]
+  sha256: str
+  notes: list[str]
+  parity: dict[str, Any] | None
+  tokenizer: Tokenizer | None
+  windows: Int[np.ndarray, '_ _'] | None
+  corpus_hash: str | None
+
+
+def _check(config):
+  if not config.source:
+    raise ValueError(
+      'source must name a directory with a model, got nothing; give '
+      '--config.source=<path>.'
+    )
+  if config.length is not None and config.length < 2:
+    raise ValueError(
+      f'length must be at least 2, got {config.length}; choose e.g. 256.'
+    )
+  if not config.tolerance > 0:
+    raise ValueError(
+      f'tolerance must be above 0, got {config.tolerance}; choose e.g. 1e-3.'
+    )
+
+
+def _directory_of(path: str) -> str:
+  """The directory of a model that is named by it or by its weights."""
+  head, _, name = path.rstrip('/').rpartition('/')
+  return (head or '.') if name in source.WEIGHTS else path
+
+
+@contextlib.contextmanager
+def _on_this_machine(path: str, workdir: str) -> Iterator[pathlib.Path]:
+  """Yields a directory with the files of the source; a copy if it is remote."""
+  path = _directory_of(path)
+  if not remote.is_remote(path):
+    if not pathlib.Path(path).is_dir():
+      raise ValueError(
+        f'source must be a directory or its file with weights, got {path}, '
+        'where there is no directory; correct the path.'
+      )
+    yield pathlib.Path(path)
+    return
+  # Beside the workdir, since that disk has to hold the model anyway.
+  parent = pathlib.Path(workdir).resolve().parent
+  parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=parent, prefix='.import-') as copy:
+    found = remote.copy(path, source.FILES, copy)
+    found += remote.copy(path, source.shards(copy), copy)
+    metrics.say(_PHASE, f'copied {", ".join(found) or "nothing"} from {path}')
+    yield pathlib.Path(copy)
+
+
+def _check_unchanged(config, digest):
+  path = _directory_of(config.source)
+  if remote.is_remote(path) or not pathlib.Path(path).is_dir():
+    return
+  found = source.sha256(path)
+  if found != digest:
+    raise ValueError(
+      f'source must hold what this workdir was made of, got weights with '
+      f'sha256 {found[:12]} instead of {digest[:12]}; choose another workdir.'
+    )
+
+
+def _read(config: config_dict.ConfigDict, directory: pathlib.Path) -> _Read:
+  digest = source.sha256(directory)
+  if config.sha256 and config.sha256.lower() != digest:
+    raise ValueError(
+      f'sha256 must be that of the weights, got {config.sha256[:64]} and a '
+      f'file with {digest}; get the file again, or correct the checksum.'
+    )
+  with _notes() as notes:
+    kind, model, params = source.load(directory)
+  for note in notes:
+    metrics.say(_PHASE, note)
+  metrics.say(_PHASE, f'{kind} model in {config.source}, sha256 {digest}')
+  apart = None
+  if config.reference:
+    apart = parity.measure(model, params, config.reference, config.tolerance)
+  tokenizer = imported_text.find_tokenizer(config.tokenizer, directory, model)
+  windows = corpus_hash = None
+  if tokenizer is not None:
+    windows, corpus_hash = imported_text.cut_windows(
+      config.text, config.length, config.seed, model, tokenizer
+    )
+  return _Read(
+    kind, model, params, digest, notes, apart, tokenizer, windows, corpus_hash
+  )
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[list[str]]:
+  """Collects what readers log: what a model has and we do not use."""
+  logger = logging.getLogger('sparse_interp.interop')
+  level, notes = logger.level, []
+  handler = logging.Handler()
+  handler.emit = lambda record: notes.append(record.getMessage())
+  logger.setLevel(logging.WARNING)
+  logger.addHandler(handler)
+  try:
+    yield notes
+  finally:
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def _write(config: config_dict.ConfigDict, workdir: str, read: _Read) -> None:
+  workdir_lib.claim(workdir, config.to_dict())
+  directory = pathlib.Path(workdir)
+  if read.tokenizer is not None:
+    read.tokenizer.save(directory / 'tokenizer.json')
+    part = directory / f'{pretrain.SAMPLE}.part'
+    try:
+      with part.open('wb') as file:
+        np.save(file, read.windows)
+      part.replace(directory / pretrain.SAMPLE)
+    finally:
+      part.unlink(missing_ok=True)
+  checkpoints.save_params(workdir, read.params)
+  workdir_lib.write_json(
+    directory / 'model.json', dataclasses.asdict(read.config)
+  )
+
+
+def _entries(config: config_dict.ConfigDict, read: _Read) -> dict[str, Any]:
+  tensors = statistics.named_tensors(read.params)
+  tokens = 0 if read.windows is None else int(read.windows.size)
+  return {
+    'asked': {'config': config.to_dict(), 'seed': config.seed},
+    'imported': {
+      'source': config.source,
+      'kind': read.kind,
+      'sha256': read.sha256,
+      'notes': read.notes,
+      'params_hash': hash_params(read.params),
+      'parameters': sum(int(tensor.size) for tensor in tensors.values()),
+      'reference': config.reference,
+      'parity': read.parity,
+      'means_over': config.text if tokens else None,
+      'mean_tokens': tokens,
+    },
+    'nonzeros': {
+      name: {
+        'asked': None,  # whoever trained it knows
+        'found': int(np.count_nonzero(tensor)),
+        'size': int(tensor.size),
+      }
+      for name, tensor in tensors.items()
+    },
+    'corpus_hash': read.corpus_hash,
+    'tokenizer_hash': read.tokenizer and read.tokenizer.hash,
+    'code_version': workdir_lib.code_version(),
+    'device': workdir_lib.device_name(),
+  }
+
+
+def _print(summary: dict[str, Any]) -> None:
+  """The proof that the model is the one that was meant."""
+  imported = summary['imported']
+  width = max(map(len, summary['nonzeros']))
+  for name, counts in summary['nonzeros'].items():
+    share = counts['found'] / max(counts['size'], 1)
+    print(
+      f'{name:<{width}} {counts["found"]:>13,} of {counts["size"]:>13,} '
+      f'nonzero ({share:.4f})'
+    )
+  found = sum(counts['found'] for counts in summary['nonzeros'].values())
+  print(f'parameters: {imported["parameters"]:,}, {found:,} nonzero')
+  print(f'sha256 of the weights: {imported["sha256"]}')
+  print(f'params_hash: {imported["params_hash"]}')
+  print(f'tokenizer_hash: {summary["tokenizer_hash"]}')
+  apart = imported['parity']
+  if apart is None:
+    print('parity: no --config.reference was given')
+  else:
+    at = apart['activations_at']
+    print(
+      f'parity: max |logit difference| {apart["logits"]:.2e} on '
+      f'{apart["tokens"]} tokens of {imported["reference"]}'
+      + (f'; activations {apart["activations"]:.2e} ({at})' if at else '')
+    )
+  if imported['mean_tokens']:
+    print(
+      f'means of removed nodes: over {imported["mean_tokens"]:,} tokens of '
+      f'{imported["means_over"]}; ablations zero, task_mean, resample and '
+      'counterfactual do not use them',
+      flush=True,
+    )
