@@ -196,6 +196,7 @@ def from_released(
   sites = (
     fields['afrac_loctypes'].split(',') if fields['afrac_loctypes'] else ()
   )
+  density = fields['afrac']
   try:
     return GPTConfig(
       vocab_size=fields['vocab_size'],
@@ -211,7 +212,7 @@ def from_released(
       residual_activation=fields['residual_activation_type'],
       use_bias=fields['bias'],
       tied_unembed=fields['tied_unembed'],
-      activation_density=fields['afrac'],
+      activation_density=None if density is None else float(density),
       activation_sites=tuple(sites),
       sink=fields['sink'],
       bigram_table=table,
