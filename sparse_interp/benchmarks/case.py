@@ -57,8 +57,8 @@ class Case:
   reference: Callable[[Inputs], Any]
   competitors: Mapping[str, Competitor]
   tolerance: float
-  flops: float
-  bytes: float
+  flops: float | int
+  bytes: float | int
   exact: bool = False
 
 

@@ -16,7 +16,6 @@ from sparse_interp.benchmarks.case import AbsentError, Case, error_of
 _CACHE_BYTES = 2 * 60e6
 _MOST_COPIES = 8
 
-# Whose names are those of ours, and the rest.
 Say = Callable[[str], None]
 WriteJson = Callable[[pathlib.Path, Any], None]
 
@@ -74,7 +73,8 @@ def _run_competitor(case, name, inputs, expected, repetitions, seconds):
       times['cold_median_ms'] = cold['median_ms']
   except AbsentError as absent:
     return {'absent': str(absent)}
-  except (MemoryError, jax.errors.JaxRuntimeError) as failure:
+  # Also what jax and torch raise when memory runs out or a kernel is refused.
+  except (MemoryError, RuntimeError, NotImplementedError) as failure:
     return {'failed': (str(failure).strip() or 'out of memory').splitlines()[0]}
   seconds_taken = times['median_ms'] / 1e3
   return {

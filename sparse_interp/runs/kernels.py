@@ -81,7 +81,7 @@ def _finish(
     'cases_done': len(found),
     'cases_asked': asked,
     'least_repetitions': min(repetitions, default=0),
-    'roofs': roofline.roofs(found),
+    'roofs': list(roofline.roofs(found) or []),
     'cases': list(found),
   }
   path = workdir / 'kernels.json'
