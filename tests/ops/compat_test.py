@@ -26,8 +26,8 @@ def tpu_double(x, interpret=False):
   )(x)
 
 
-def gpu_gram(x, interpret=None):
-  """x^T x for every (64, 64) tile, by the tensor cores."""
+def gpu_square(x, turn=True, interpret=None):
+  """x^T x, or x x, for every (64, 64) tile, by the tensor cores."""
   tiles = x.shape[0]
 
   def body(x_ref, y_ref, x_smem, y_smem, barrier):
@@ -36,7 +36,8 @@ def gpu_gram(x, interpret=None):
       plgpu.barrier_wait(barrier)
 
       def product(sums):
-        plgpu.wgmma(sums, compat.transpose_ref(x_smem), x_smem)
+        left = compat.transpose_ref(x_smem) if turn else x_smem
+        plgpu.wgmma(sums, left, x_smem)
         return sums[...]
 
       sums = pl.run_scoped(product, plgpu.ACC((64, 64), jnp.float32))
@@ -78,12 +79,13 @@ def test_a_tpu_kernel_is_lowered():
 
 
 def test_a_gpu_kernel_is_interpreted():
+  turn = compat.GPU_INTERPRETER_TRANSPOSES
   x = np.random.default_rng(0).integers(-3, 4, (3, 64, 64))
-  y = gpu_gram(jnp.asarray(x, jnp.bfloat16), compat.gpu_interpreter())
-  gram = np.einsum('ikm,ikn->imn', x, x)
-  np.testing.assert_array_equal(y, jnp.asarray(gram, jnp.bfloat16))
+  y = gpu_square(jnp.asarray(x, jnp.bfloat16), turn, compat.gpu_interpreter())
+  square = np.einsum('ikm,ikn->imn' if turn else 'imk,ikn->imn', x, x)
+  np.testing.assert_array_equal(y, jnp.asarray(square, jnp.bfloat16))
 
 
 def test_a_gpu_kernel_is_lowered():
   x = jax.ShapeDtypeStruct((3, 64, 64), jnp.bfloat16)
-  assert 'mosaic_gpu_v2' in compat.lower_for('cuda', gpu_gram, x)
+  assert 'mosaic_gpu_v2' in compat.lower_for('cuda', gpu_square, x)
