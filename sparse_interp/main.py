@@ -26,6 +26,7 @@ from sparse_interp.runs import (
   import_model,
   prune,
   quickstart,
+  row_sparse,
   step_time,
   strength,
 )
@@ -37,6 +38,7 @@ RUNS = {
   'pretrain': pretrain.pretrain,
   'prune': prune.prune,
   'quickstart': quickstart.quickstart,
+  'row_sparse': row_sparse.row_sparse,
   'step_time': step_time.step_time,
   'strength': strength.strength,
 }
