@@ -28,6 +28,7 @@ from sparse_interp.runs import (
   prune,
   prune_time,
   quickstart,
+  row_sparse,
   step_time,
   strength,
 )
@@ -41,6 +42,7 @@ RUNS = {
   'prune': prune.prune,
   'prune_time': prune_time.prune_time,
   'quickstart': quickstart.quickstart,
+  'row_sparse': row_sparse.row_sparse,
   'step_time': step_time.step_time,
   'strength': strength.strength,
 }

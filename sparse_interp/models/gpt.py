@@ -14,7 +14,13 @@ from jaxtyping import Array, Float, Int
 
 from sparse_interp.models import sites
 from sparse_interp.models.config import GPTConfig
-from sparse_interp.models.layers import Block, Norm, visibility
+from sparse_interp.models.layers import (
+  Block,
+  Norm,
+  frozen_kernel,
+  visibility,
+)
+from sparse_interp.ops.row_sparse import row_sparse_matmul
 
 Edit = Callable[[Array], Array]
 
@@ -158,6 +164,11 @@ class GPT(nn.Module):
     if config.tied_unembed:
       kernel = embed.embedding.T.astype(config.dtype)
       return product(x.astype(config.dtype), kernel, (((2,), (0,)), ((), ())))
+    sparse = frozen_kernel(self, 'lm_head')
+    if sparse is not None:
+      # The sums are float32 whatever comes in; the product stays so.
+      x = x.astype(config.dtype).astype(jnp.float32)
+      return row_sparse_matmul(x, sparse)
     return nn.Dense(
       config.output_width,
       use_bias=False,

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sparse_interp.models.config import GPTConfig
+from sparse_interp.ops.row_sparse import RowSparse, row_sparse_matmul
 from sparse_interp.ops.topk import abs_topk
 
 See = Callable[[str, Array], Array]
@@ -54,14 +55,36 @@ class Norm(nn.Module):
     return x * jax.lax.rsqrt(variance + epsilon) * scale + bias
 
 
-def _dense(config: GPTConfig, width: int, stddev: float, name: str) -> nn.Dense:
+def linear(
+  module: nn.Module, width: int, stddev: float, name: str, x: Array
+) -> Float[Array, 'batch time width']:
+  """x times a matrix of the module, plus its bias if there is one.
+
+  Where the parameters hold a `RowSparse` as the kernel, see `models.frozen`,
+  the product takes its few weights; else this is `nn.Dense`.
+  """
+  config = module.config
+  sparse = frozen_kernel(module, name)
+  if sparse is not None:
+    y = row_sparse_matmul(x.astype(config.dtype), sparse)
+    if not config.use_bias:
+      return y
+    return y + module.get_variable('params', name)['bias'].astype(config.dtype)
   return nn.Dense(
     width,
     use_bias=config.use_bias,
     dtype=config.dtype,
     kernel_init=nn.initializers.normal(stddev),
     name=name,
-  )
+  )(x)
+
+
+def frozen_kernel(module: nn.Module, name: str) -> RowSparse | None:
+  """The kernel of a child of this name, if it is a `RowSparse`."""
+  if not module.has_variable('params', name):
+    return None
+  kernel = module.get_variable('params', name).get('kernel')
+  return kernel if isinstance(kernel, RowSparse) else None
 
 
 def _write_stddev(config: GPTConfig) -> float:
@@ -179,7 +202,7 @@ class Attention(nn.Module):
   ) -> Float[Array, 'batch time d_model']:
     config = self.config
     x = see('attn.act_in', sparsify(config, 'attn_in', x))
-    qkv = _dense(config, 3 * config.d_attn, 0.02, 'c_attn')(x)
+    qkv = linear(self, 3 * config.d_attn, 0.02, 'c_attn', x)
     heads = []
     for name, part in zip('qkv', jnp.split(qkv, 3, axis=-1), strict=True):
       part = see(f'attn.{name}.raw', part)
@@ -193,7 +216,7 @@ class Attention(nn.Module):
       sink = self.param('sink_logit', nn.initializers.zeros, (config.n_heads,))
     y = attention(*heads, visible, sink)
     y = see('attn.y', y.reshape(*y.shape[:2], -1))
-    delta = _dense(config, config.d_model, _write_stddev(config), 'c_proj')(y)
+    delta = linear(self, config.d_model, _write_stddev(config), 'c_proj', y)
     delta = see('attn.resid_delta.raw', delta)
     return see('attn.resid_delta', sparsify(config, 'attn_out', delta))
 
@@ -209,11 +232,11 @@ class MLP(nn.Module):
   ) -> Float[Array, 'batch time d_model']:
     config = self.config
     x = see('mlp.act_in', sparsify(config, 'mlp_in', x))
-    x = _dense(config, config.mlp_width, 0.02, 'c_fc')(x)
+    x = linear(self, config.mlp_width, 0.02, 'c_fc', x)
     x = see('mlp.post_act.raw', x)
     x = activate(config, x)
     x = see('mlp.post_act', sparsify(config, 'mlp_neuron', x))
-    delta = _dense(config, config.d_model, _write_stddev(config), 'c_proj')(x)
+    delta = linear(self, config.d_model, _write_stddev(config), 'c_proj', x)
     delta = see('mlp.resid_delta.raw', delta)
     return see('mlp.resid_delta', sparsify(config, 'mlp_out', delta))
 
