@@ -56,4 +56,4 @@ def test_first_losses_and_weights_are_ours(sink):
       assert (theirs != 0).sum() == count
     # Two magnitudes a rounding apart may change places in a mask.
     same = np.isclose(theirs, ours, rtol=1e-3, atol=2e-5)
-    assert same.mean() > 0.999, name
+    assert (~same).sum() <= max(2, same.size // 1000), name
