@@ -1,5 +1,6 @@
 """Cases of selection: AbsTopK over rows, and the projection of a tensor."""
 
+import math
 from collections.abc import Iterable
 
 import jax.numpy as jnp
@@ -116,7 +117,10 @@ def projection_cases(sizes: Iterable[int], density: float) -> list[Case]:
     k = max(1, int(density * size))
 
     def ours(x, k=k, impl='auto'):
-      return jnp.where(topk.keep_mask(x, k, impl), x, 0)
+      # A matrix, as weights are; ours selects from any shape.
+      matrix = x.reshape(-1, math.gcd(x.size, 2000))
+      kept = jnp.where(topk.keep_mask(matrix, k, impl), matrix, 0)
+      return kept.reshape(x.shape)
 
     cases.append(
       Case(

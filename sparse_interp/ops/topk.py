@@ -97,7 +97,8 @@ def keep_mask(
     ValueError: there is no such implementation.
   """
   chosen = _resolve(impl)
-  if impl == 'auto' and x.size < _SMALLEST_FOR_A_KERNEL:
+  small = impl == 'auto' and x.size < _SMALLEST_FOR_A_KERNEL
+  if small and _is_kernel(chosen):
     chosen = 'reference'
   if _is_kernel(chosen) and x.size:
     return topk_kernels.keep_mask(x, jnp.asarray(count, jnp.int32), chosen)
