@@ -43,7 +43,7 @@ def test_it_is_the_dense_product(dense_above, gradient):
   np.testing.assert_allclose(y, x @ kernel, atol=1e-5)
   np.testing.assert_allclose(dx, dy @ kernel.T, atol=1e-5)
   np.testing.assert_allclose(dw, wanted, atol=1e-5)
-  assert share == pytest.approx(1 / 3)
+  assert float(share) == pytest.approx(1 / 3)
 
 
 def test_only_where_it_pays_are_blocks_skipped():
@@ -51,7 +51,7 @@ def test_only_where_it_pays_are_blocks_skipped():
   kernel[4:] = 0  # all of the second block row
   x[..., 5] = np.inf  # times zero this is NaN, unless it is skipped
   y, *_, share = value_and_gradients(x, kernel, dy)
-  assert share == pytest.approx(1 / 6)
+  assert float(share) == pytest.approx(1 / 6)
   assert np.all(np.isfinite(y))
   y, *_ = value_and_gradients(x, kernel, dy, dense_above=0.1)
   assert not np.any(np.isfinite(y))
@@ -74,5 +74,5 @@ def test_masters_in_float32_get_gradients_in_float32():
 def test_a_wrong_argument_is_named_in_one_line(options, named):
   x, kernel, _, _ = problem()
   with pytest.raises(ValueError, match=named) as error:
-    block_sparse_linear(x, kernel, SIZE, **options)
+    block_sparse_linear(jnp.asarray(x), jnp.asarray(kernel), SIZE, **options)
   assert '\n' not in str(error.value)

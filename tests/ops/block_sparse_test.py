@@ -30,7 +30,7 @@ def expand(kept, size, shape):
 
 @st.composite
 def matrices(draw):
-  """(matrix, size, capacity, kept blocks); some blocks are zero though kept."""
+  """(matrix, size, capacity, kept blocks)."""
   shape, size, capacity = draw(st.sampled_from(CASES))
   grid = block_sparse.block_grid(shape, size)
   kept = draw(hnp.arrays(bool, grid))
@@ -102,7 +102,10 @@ def test_too_many_blocks_are_refused_or_poison_the_data():
   matrix = jnp.ones((4, 4))
   with pytest.raises(ValueError, match=r'capacity .* got 3 for 4; choose 4'):
     block_sparse.from_dense(matrix, 2, capacity=3)
-  assert np.all(np.isnan(build(matrix, 2, 3).blocks))
+  w = build(matrix, 2, 3)
+  assert np.all(np.isnan(w.blocks))
+  for walk in (w.by_column, w.by_row):
+    assert (int(walk.live.sum()), int(walk.slot.max())) == (3, 2)
 
 
 @pytest.mark.parametrize(('size', 'capacity'), [(0, 1), (2, 0)])
@@ -119,7 +122,7 @@ def test_norms_are_those_of_the_parts():
   for r in range(2):
     for c in range(3):
       part = matrix[3 * r : 3 * r + 3, 3 * c : 3 * c + 3]
-      assert norms[r, c] == pytest.approx(np.linalg.norm(part), rel=1e-6)
+      assert float(norms[r, c]) == pytest.approx(np.linalg.norm(part), rel=1e-6)
 
 
 def test_kept_blocks_may_be_named_and_pass_gradients():
