@@ -166,13 +166,15 @@ def from_dense(
     kept = nonzero_blocks(matrix, size)
   count = jnp.sum(kept, dtype=jnp.int32)
   _check_capacity(capacity, count)
+  # The slot of a kept block is its rank by columns. What finds no slot is left
+  # out of the walks, too: they must not point beyond the data.
+  rank = (jnp.cumsum(kept.T.reshape(-1)) - 1).astype(jnp.int32)
+  rank = jnp.clip(rank.reshape(c, r).T, 0, None)
+  kept = kept & (rank < capacity)
   # Flat indices ascend, so each list is sorted as its walk wants it.
   by_column = _indices(kept.T, capacity)
   by_row = _indices(kept, capacity)
   columns, rows = by_column // r, by_column % r
-  # The slot of a block is its rank by columns.
-  rank = (jnp.cumsum(kept.T.reshape(-1)) - 1).astype(jnp.int32)
-  rank = rank.reshape(c, r).T.reshape(-1)
   used = jnp.arange(capacity) < count
   blocks = jnp.where(used[:, None, None], cut(matrix, size)[rows, columns], 0)
   blocks = jnp.where(count > capacity, jnp.nan, blocks).astype(matrix.dtype)
@@ -183,7 +185,9 @@ def from_dense(
     columns=columns,
     count=jnp.minimum(count, capacity),
     by_column=_walk(kept.sum(0, dtype=jnp.int32), slots, rows),
-    by_row=_walk(kept.sum(1, dtype=jnp.int32), rank[by_row], by_row % c),
+    by_row=_walk(
+      kept.sum(1, dtype=jnp.int32), rank[by_row // c, by_row % c], by_row % c
+    ),
     shape=(matrix.shape[0], matrix.shape[1]),
   )
 

@@ -59,7 +59,7 @@ def block_sparse_linear(
     implementation = block_sparse_matmul.choose(size, dtype)
   x, kernel = x.astype(dtype), kernel.astype(dtype)
   kept = block_sparse.nonzero_blocks(lax.stop_gradient(kernel), size)
-  pays = jnp.mean(kept) <= dense_above
+  pays = jnp.sum(kept) <= _most_blocks(size, dense_above, kernel)
   y = _linear((size, dense_above, gradient, implementation), x, kernel, pays)
   return y, jnp.mean(kept, dtype=jnp.float32)
 
@@ -114,9 +114,14 @@ def _linear_backward(static, saved, dy):
 _linear.defvjp(_linear_forward, _linear_backward)
 
 
+def _most_blocks(size, dense_above, kernel):
+  """Kept blocks with which skipping still pays."""
+  r, c = block_sparse.block_grid(kernel.shape, size)
+  return int(dense_above * r * c)
+
+
 def _layout(size, dense_above, kernel, pays):
   """The kept blocks, or none of them where they are not going to be used."""
-  r, c = block_sparse.block_grid(kernel.shape, size)
   kept = block_sparse.nonzero_blocks(kernel, size) & pays
-  capacity = max(1, int(dense_above * r * c))
+  capacity = max(1, _most_blocks(size, dense_above, kernel))
   return block_sparse.from_dense(kernel, size, capacity, kept)

@@ -20,11 +20,11 @@ def _split(
   x: Float[Array, 'M width'], size: int
 ) -> Float[Array, 'blocks M size']:
   """Block columns of activations, each contiguous."""
-  return x.reshape(x.shape[0], -1, size).swapaxes(0, 1)
+  return x.reshape(x.shape[0], x.shape[1] // size, size).swapaxes(0, 1)
 
 
 def _join(x: Float[Array, 'blocks M size']) -> Float[Array, 'M width']:
-  return x.swapaxes(0, 1).reshape(x.shape[1], -1)
+  return x.swapaxes(0, 1).reshape(x.shape[1], x.shape[0] * x.shape[2])
 
 
 def _dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:

@@ -27,7 +27,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from sparse_interp.ops import block_sparse, topk
-from sparse_interp.sparsity import schedules
+from sparse_interp.sparsity import feasible, schedules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,7 @@ def make_targets(
       continue
     side = block if rule.alive_axis is not None else None
     if side is not None:
-      _check_divides(name, leaf.shape, side)
+      feasible.check_divides(name, leaf.shape, side)
     # One table per kind and size: they become constants of the compiled step.
     table = (rule.density, leaf.size, side)
     if table not in tables:
@@ -177,71 +177,11 @@ def make_targets(
       )
     counts = tables[table]
     alive = minimum_alive if rule.alive_axis is not None else 0
-    _check_feasible(name, leaf.shape, int(counts.min()), rule, alive, side)
+    feasible.check_counts(
+      name, leaf.shape, int(counts.min()), rule.alive_axis, alive, side
+    )
     targets[name] = Target(counts, rule.alive_axis, alive, side)
   return targets
-
-
-def _check_divides(name: str, shape: tuple[int, ...], block: int) -> None:
-  """Raises ValueError when a matrix is not made of whole blocks."""
-  if all(side % block == 0 for side in shape):
-    return
-  common = int(np.gcd.reduce(shape))
-  fits = [side for side in range(16, 129) if common % side == 0]
-  remedy = f'choose {fits[-1]}' if fits else 'set it to None'
-  raise ValueError(
-    f'sparsity.block must divide both sides of {name}, got {block} for '
-    f'{" x ".join(map(str, shape))}; {remedy}.'
-  )
-
-
-def _check_feasible(
-  name: str,
-  shape: tuple[int, ...],
-  count: int,
-  rule: Rule,
-  alive: int,
-  block: int | None,
-) -> None:
-  """Raises ValueError when `count` weights cannot keep all neurons alive."""
-  what = 'weight' if block is None else f'{block} x {block} block'
-  if count < 1:
-    raise ValueError(
-      f'sparsity.density must leave at least one {what} in {name}, got '
-      f'{count} of {int(np.prod(shape))}; raise sparsity.density.'
-    )
-  if not alive:
-    return
-  if block is not None:
-    _check_blocks_alive(name, shape, count, rule, alive, block)
-    return
-  units = int(np.prod(shape)) // shape[rule.alive_axis]
-  if alive > shape[rule.alive_axis] or alive * units > count:
-    raise ValueError(
-      f'sparsity.minimum_alive needs {alive} x {units} = {alive * units} '
-      f'nonzeros in {name}, got {count}; lower sparsity.minimum_alive to '
-      f'{min(count // units, shape[rule.alive_axis])} or raise '
-      'sparsity.density.'
-    )
-
-
-def _check_blocks_alive(
-  name: str,
-  shape: tuple[int, ...],
-  count: int,
-  rule: Rule,
-  alive: int,
-  block: int,
-) -> None:
-  """Raises ValueError when `count` weights are too few blocks for all units."""
-  groups = int(np.prod(shape)) // shape[rule.alive_axis] // block
-  each, kept = -(-alive // block), count // block**2
-  if alive > shape[rule.alive_axis] or each * groups > kept:
-    raise ValueError(
-      f'sparsity.minimum_alive needs {each} x {groups} = {each * groups} '
-      f'blocks in {name}, got {kept}; lower sparsity.minimum_alive to 0, raise '
-      'sparsity.density or lower sparsity.block.'
-    )
 
 
 def keep_mask(
