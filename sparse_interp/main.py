@@ -22,6 +22,7 @@ from ml_collections.config_flags import config_flags
 
 from sparse_interp import user_errors
 from sparse_interp.runs import (
+  block_sparse_time,
   ground_truth,
   import_model,
   prune,
@@ -33,6 +34,7 @@ from sparse_interp.runs import (
 from sparse_interp.training import memory, pretrain
 
 RUNS = {
+  'block_sparse_time': block_sparse_time.block_sparse_time,
   'ground_truth': ground_truth.ground_truth,
   'import_model': import_model.import_model,
   'pretrain': pretrain.pretrain,

@@ -26,6 +26,9 @@ else:
 
 _VERSION = jax.__version_info__[:2]
 
+# Whether the interpreter of 0.10 knows a transposed operand of a product.
+GPU_INTERPRETER_TRANSPOSES = _VERSION >= (0, 11)
+
 # Of the H100 SXM and the H200; used when lowering without a device.
 _HOPPER_MULTIPROCESSORS = 132
 

@@ -80,7 +80,12 @@ def make_plan(config: config_dict.ConfigDict) -> Plan:
     lambda key: state_lib.init_params(GPT(model), key), jax.random.key(0)
   )
   targets = projection.make_targets(
-    shapes, schedule, sparsity.minimum_alive, sparsity.biases
+    shapes,
+    schedule,
+    sparsity.minimum_alive,
+    sparsity.biases,
+    # Configurations from before there were blocks lack the field.
+    block=sparsity.get('block'),
   )
   return Plan(model, schedule, learning_rate, targets, constants, steps + 1)
 
