@@ -21,6 +21,7 @@ def get_config() -> config_dict.ConfigDict:
   config.shapes = ((512, 2048), (1024, 4096), (4096, 1024))
   config.densities = (1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 1024)
   config.of_models = (1 / 64, 1 / 256)  # densities of the hidden matrices
+  config.unembedding = 4.0  # times as dense, as published models have it
 
   config.model = config_dict.ConfigDict()  # fields of models.GPTConfig
   config.model.vocab_size = 2048

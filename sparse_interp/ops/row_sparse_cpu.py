@@ -47,7 +47,7 @@ def _native(value, index, start, x_t):
 @_native.def_vmap
 def _native_batched(axis_size, batched, value, index, start, x_t):
   """The native call has no batching rule: a batch becomes more tokens."""
-  if batched == [False, False, False, True]:
+  if list(batched) == [False, False, False, True]:
     tokens = x_t.shape[2]
     y_t = _native(
       value, index, start, jnp.moveaxis(x_t, 0, 1).reshape(x_t.shape[1], -1)

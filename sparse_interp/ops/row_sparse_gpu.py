@@ -20,6 +20,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Int32
 
 from sparse_interp.ops import compat
+from sparse_interp.ops import row_sparse_reference as reference
 
 # Tokens of a block: two for each of its 128 threads, as wide as the unit that
 # moves the activations allows.
@@ -78,11 +79,7 @@ def _bounds(rows: Any, staged: int, stages: int) -> Int32[Array, 'bounds rows']:
   padded is 0 on both sides: no weights.
   """
   count = rows.start.size - 1
-  row = jnp.repeat(
-    jnp.arange(count, dtype=jnp.int32),
-    jnp.diff(rows.start),
-    total_repeat_length=rows.index.size,
-  )
+  row = reference.channels(rows)
   in_stage = jnp.zeros((count, stages), jnp.int32)
   in_stage = in_stage.at[row, rows.index // staged].add(1)
   ends = rows.start[:-1, None] + jnp.cumsum(in_stage, axis=1)

@@ -153,17 +153,15 @@ def _time_model(config, density):
   tokens = rng.integers(
     0, model_config.vocab_size, (config.sequences, model_config.context_length)
   )
-  shapes = jax.eval_shape(
-    GPT(model_config).init, jax.random.key(0), jnp.asarray(tokens[:1])
-  )
-  params = jax.tree.map(
-    lambda x: jnp.asarray(_draw(rng, x.shape, 1) * 0.02), shapes['params']
-  )
+  params = jax.jit(GPT(model_config).init)(
+    jax.random.key(config.seed), jnp.asarray(tokens[:1])
+  )['params']
   for path in frozen.kernel_paths(model_config):
-    kernel = frozen.at(params, path)
-    # As large a sum as a dense one has.
-    drawn = _draw(rng, kernel.shape, density) * 0.02 / np.sqrt(density)
-    params = frozen.replace(params, path, jnp.asarray(drawn))
+    shape = frozen.at(params, path).shape
+    own = density * (config.unembedding if path[0] == 'lm_head' else 1)
+    # As large a sum as a dense matrix has at the start.
+    kernel = _draw(rng, shape, own) * 0.02 / np.sqrt(own)
+    params = frozen.replace(params, path, jnp.asarray(kernel, jnp.float32))
   return {
     'density': density,
     'evaluation': _time_evaluation(config, model_config, params, tokens),

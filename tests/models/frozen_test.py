@@ -63,24 +63,24 @@ def test_every_activation_is_that_of_the_dense_model(switches):
 
 
 def test_only_sparse_and_wide_kernels_are_replaced_unless_asked():
-  config, params = make(1 / 100, d_model=128, n_layer=1)
+  config, params = make(1 / 100, d_model=512, n_layer=1)
   every = frozen.kernel_paths(config)
   wide = every[:-1]  # the unembedding has 9 columns
   assert sparse_kernels(config, frozen.freeze(config, params)) == wide
-  dense = frozen.replace(params, wide[2], jnp.ones((128, 512)))
+  dense = frozen.replace(params, wide[2], jnp.ones((512, 2048)))
   left = [*wide[:2], *wide[3:]]
   assert sparse_kernels(config, frozen.freeze(config, dense)) == left
   assert frozen.freeze(config, params, 'dense') is params
   narrow, few = make(1 / 100, n_layer=1)
   assert not sparse_kernels(narrow, frozen.freeze(narrow, few))
-  half, weights = make(1 / 100, d_model=128, n_layer=1, dtype='bfloat16')
+  half, weights = make(1 / 100, d_model=512, n_layer=1, dtype='bfloat16')
   assert not sparse_kernels(half, frozen.freeze(half, weights))
   again = frozen.freeze(config, frozen.freeze(config, params), 'row_sparse')
   assert sparse_kernels(config, again) == every
 
 
 def test_what_is_frozen_takes_no_product_with_the_whole_matrix():
-  config, params = make(1 / 100, d_model=128, n_layer=1)
+  config, params = make(1 / 100, d_model=512, n_layer=1)
   run = jax.jit(GPT(config).apply)
   texts = [
     run.lower({'params': frozen.freeze(config, params, p)}, TOKENS)
@@ -88,7 +88,7 @@ def test_what_is_frozen_takes_no_product_with_the_whole_matrix():
     .as_text()
     for p in ('auto', 'dense')
   ]
-  assert ['128,512' in text for text in texts] == [False, True]
+  assert ['512,2048' in text for text in texts] == [False, True]
 
 
 def test_an_unknown_way_to_multiply_is_refused():

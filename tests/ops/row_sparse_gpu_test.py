@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from sparse_interp.ops import compat, row_sparse, row_sparse_gpu
-from tests.ops.row_sparse_test import KINDS, check, make, results
+from tests.ops.sparse_matrices import KINDS, check, make, results
 
 
 @pytest.fixture
