@@ -45,14 +45,20 @@ def get_config() -> config_dict.ConfigDict:
     {'k_coef': 3e-3, 'init_attribution': 0.5}
   )
   # Eight jobs as one call, against the same in sequence: on this model, and on
-  # a compiled program from this directory.
+  # a compiled program from this directory, with batches of several sizes.
   root = pathlib.Path(__file__).parents[1]
   config.programs_directory = str(root / 'tests' / 'data' / 'compiled')
   config.program_sequences = 128
-  config.together = config_dict.ConfigDict(
-    {
-      'model': {'batch_pairs': 4, 'steps': 20, 'repetitions': 3},
-      'compiled': {'batch_pairs': 32, 'steps': 100, 'repetitions': 5},
+  config.together = config_dict.ConfigDict()
+  for gates in ('nodes', 'edges'):
+    shared = {'gates': gates, 'k_coef': 3e-3, 'repetitions': 5}
+    config.together[f'model_{gates}'] = {
+      **{'on': 'model', 'batch_pairs': 4, 'steps': 20},
+      **shared,
     }
-  )
+    for batch in (4, 16, 32):
+      config.together[f'program_{gates}_{batch}'] = {
+        **{'on': 'program', 'batch_pairs': batch, 'steps': 100},
+        **shared,
+      }
   return config
