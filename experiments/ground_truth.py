@@ -60,8 +60,7 @@ def get_config() -> config_dict.ConfigDict:
   config.model_workdir = config_dict.placeholder(str)
   config.pairs = 512  # of prompts for training; half as many test
   config.length = 40  # tokens of every prompt
-  # 'edge_masks' or 'eap_ig'; masks fail here, as said above.
-  config.planted_method = 'eap_ig'
+  config.planted_method = 'edge_masks'  # or 'eap_ig'
   config.planted = config_dict.ConfigDict()
   config.planted.gates = 'edges'
   config.planted.ablation = 'mean'
