@@ -12,9 +12,7 @@ import pytest
 from sparse_interp.interop import openai_release, torch_file
 from tests.interop import released_models
 
-PLAIN = (
-  pathlib.Path(__file__).parents[1] / 'data' / 'released_format' / 'plain'
-)
+PLAIN = pathlib.Path(__file__).parents[1] / 'data' / 'released_format' / 'plain'
 _TINY = {
   'n_layer': 1,
   'd_model': 8,
