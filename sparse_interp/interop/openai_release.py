@@ -150,7 +150,10 @@ def _stored(params: Mapping[str, Any], slot: Slot) -> np.ndarray:
     raise ValueError(
       f'params must have {name} in float32, got {value.dtype}; convert it.'
     )
-  value = np.asarray(value)
+  # Without a copy, whatever its layout, and none that jax would keep.
+  device = getattr(value, 'device', None)
+  on_cpu = getattr(device, 'platform', None) == 'cpu'
+  value = np.from_dlpack(value) if on_cpu else np.asarray(value)
   return value.T if slot.transposed else value
 
 

@@ -29,7 +29,7 @@ config, params = openai_release.load(sys.argv[1])
 jax.block_until_ready(params)
 seconds = time.perf_counter() - start
 # All weights are looked at, so that they count.
-assert all(np.asarray(leaf).sum() != 0 for leaf in jax.tree.leaves(params))
+assert all(np.from_dlpack(leaf).sum() != 0 for leaf in jax.tree.leaves(params))
 count = sum(leaf.size for leaf in jax.tree.leaves(params))
 print(json.dumps([seconds, peak() - before, count]))
 """

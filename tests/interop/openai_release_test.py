@@ -109,7 +109,7 @@ def _check_variant(tmp_path, fields):
   assert again == config
   _assert_equal(params, same)
   stored = torch_file.read(tmp_path / 'ours' / 'final_model.pt')
-  masks = {name for name in state if name.endswith('attn.bias')}
+  masks = {name for name in state if name.endswith('.attn.bias')}
   assert stored.keys() == state.keys() - masks
   for name, array in stored.items():
     np.testing.assert_array_equal(array, state[name], err_msg=name)
