@@ -154,7 +154,7 @@ def _complete(path: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]:
   for field, (kind, _) in _FIELDS.items():
     if not _is(kind, fields[field]):
       raise _wrong(path, f'have {kind} as {field}', fields[field])
-  if fields['dropout'] and field in given:
+  if fields['dropout']:
     _log.warning('%s: dropout=%s is not used.', path, fields['dropout'])
   return fields
 
