@@ -300,9 +300,16 @@ def optimize_together(
   data, data_axis = jax.device_put(jobs[0][0], everywhere), None
   if any(own is not jobs[0][0] for own, *_ in jobs):
     data, data_axis = stack([own for own, *_ in jobs]), 0
-  run = functools.partial(
-    _run_chunks, jax.device_put(model, everywhere), data, data_axis=data_axis
-  )
+  shared_model = jax.device_put(model, everywhere)
+
+  def run(hyper, state, indices, wanted):
+    # A state that comes back says otherwise where it lies, though it lies
+    # there, and would have the program compiled again.
+    state = jax.device_put(state, shared_out)
+    return _run_chunks(
+      shared_model, data, hyper, state, indices, wanted, data_axis=data_axis
+    )
+
   return _optimize(model, run, jobs, sizes, progress, stack)
 
 
