@@ -13,11 +13,11 @@ that count at BOS (missed embed>m0). Greedy removal reproduces the published
 sets of frac_prevs (5 edges under zero, 3 under resample ablation) and reverse
 (10 and 2, with sequences of length 3; 8 under resample where lengths vary).
 
-With --config.model_workdir=runs/quickstart, planted `lookup` and `chain` are
-recovered by edge masks with F1 1 (6 and 10 of 36,874 weights, single weights,
-mean ablation, target 0.15). They fail as a whole when one part fails, so gates
-that start level get no gradient and collapse; gates that start in the order of
-integrated attribution (`init_attribution`) do not.
+With --config.model_workdir=runs/quickstart, planted lookup, chain and both are
+recovered by edge masks with F1 1 (single weights, mean ablation, target
+0.15; about 8 minutes on one core). They fail as a whole when one part fails, so
+gates that start level get no gradient and collapse; gates that start in the
+order of integrated attribution (`init_attribution`) do not.
 
 On single weights of a component edge, and for methods other than masks, see the
 table: at these sizes elimination brings a random ranking to the same components
