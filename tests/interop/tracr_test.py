@@ -304,6 +304,18 @@ def test_weights_on_a_path_are_those_with_a_gradient(seed):
     np.testing.assert_array_equal(on_path, moved, err_msg=matrix.name)
 
 
+@pytest.mark.parametrize(
+  ('field', 'value'), [('position', 'rotary'), ('parallel_residual', True)]
+)
+def test_paths_are_not_followed_where_channels_mix_otherwise(field, value):
+  program = _program('hist')
+  config = dataclasses.replace(program.config, **{field: value})
+  with pytest.raises(
+    ValueError, match=rf'model\.{field} must not be {value!r}'
+  ):
+    path_weights(config, program.params)
+
+
 def test_a_program_survives_a_file(tmp_path):
   program = _program('hist')
   save(program, tmp_path / 'again.npz')
