@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -258,6 +259,8 @@ def write(
   try:
     safetensors.numpy.save_file(arrays, parts[_WHOLE], {'format': 'pt'})
     parts[CONFIG].write_text(json.dumps(fields, indent=2) + '\n')
+    # safetensors writes files that nobody else may read.
+    shutil.copymode(parts[CONFIG], parts[_WHOLE])
     for name, part in parts.items():
       part.replace(directory / name)
   finally:
