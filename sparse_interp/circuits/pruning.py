@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from sparse_interp.circuits import attribution, selection
 from sparse_interp.circuits.gated_model import (
@@ -77,15 +77,16 @@ class Optimized(NamedTuple):
   history: dict[str, list]
 
 
-def hyperparameters(config: PruneConfig) -> dict[str, Float[Array, '']]:
+def hyperparameters(config: PruneConfig) -> dict[str, np.float32]:
   """The numbers of a step as arrays: changing one compiles nothing anew."""
   names = (
     'steps k_coef k_warmup_fraction weight_decay learning_rate kl_weight '
-    'warmup_fraction beta1 inv_beta2 temperature clip'
+    'warmup_fraction beta1 inv_beta2 temperature clip init_noise_scale '
+    'init_noise_bias init_attribution'
   ).split()
   hyper = {name: getattr(config, name) for name in names}
   hyper['calibrate'] = config.calibrate == 'during'
-  return {k: jnp.asarray(v, jnp.float32) for k, v in hyper.items()}
+  return {name: np.float32(value) for name, value in hyper.items()}
 
 
 def _learning_rate(hyper: Mapping, step: Int[Array, '']) -> Float[Array, '']:
@@ -178,24 +179,18 @@ def _run_chunks(model, data, hyper, state, batches, wanted, data_axis):
 
 
 def _start(
-  model: GatedModel,
-  data: Any,
-  hyper: Mapping,
-  prune_config: PruneConfig,
-  sizes: Mapping[str, int],
-  seed: int,
+  hyper: Mapping[str, Float[Array, '']],
+  lead: Units,
+  seed: UInt32[Array, ''],
+  names: tuple[str, ...],
 ) -> GateState:
-  keys = jax.random.split(jax.random.key(seed), len(sizes) + 1)
+  """Gates with noise, led by attribution; all else at zero."""
+  keys = jax.random.split(jax.random.key(seed), len(names) + 1)
   tau = {}
-  for key, (name, size) in zip(keys[1:], sizes.items(), strict=True):
-    noise = prune_config.init_noise_scale * jax.random.normal(key, (size,))
-    tau[name] = prune_config.init_noise_bias + noise
-  if prune_config.init_attribution > 0:
-    lead = _lead(model, data, sizes)
-    tau = {
-      k: t + prune_config.init_attribution * lead[k] for k, t in tau.items()
-    }
-  tau = {name: jnp.clip(t, -1, 1) for name, t in tau.items()}
+  for key, name in zip(keys[1:], names, strict=True):
+    noise = hyper['init_noise_scale'] * jax.random.normal(key, lead[name].shape)
+    level = hyper['init_noise_bias'] + noise
+    tau[name] = jnp.clip(level + hyper['init_attribution'] * lead[name], -1, 1)
   calibration = jnp.zeros(2)
   return GateState(
     tau,
@@ -205,6 +200,15 @@ def _start(
     keys[0],
     jnp.zeros((), jnp.int32),
   )
+
+
+# Names in their order: inside of a compiled function, dicts are sorted.
+_start_one = jax.jit(_start, static_argnames='names')
+
+
+@functools.partial(jax.jit, static_argnames='names')
+def _start_several(hyper, lead, seed, names):
+  return jax.vmap(functools.partial(_start, names=names))(hyper, lead, seed)
 
 
 def _lead(
@@ -219,6 +223,19 @@ def _lead(
   rank[order] = np.arange(order.size)
   lead = 1 - np.log1p(rank) / np.log1p(max(order.size - 1, 1))
   return selection.split(lead.astype(np.float32), sizes)
+
+
+def _leads(model, jobs, sizes):
+  """Where the gates of each job start from, once for all of equal data."""
+  level = {key: np.zeros(size, np.float32) for key, size in sizes.items()}
+  known = {}
+  for data, config, _ in jobs:
+    if config.init_attribution > 0 and id(data) not in known:
+      known[id(data)] = _lead(model, data, sizes)
+  return [
+    known[id(data)] if config.init_attribution > 0 else level
+    for data, config, _ in jobs
+  ]
 
 
 def draw_batches(
@@ -257,13 +274,14 @@ def optimize(
   Returns:
     Gate parameters and history.
   """
+  jobs = [(data, prune_config, seed)]
   return _optimize(
-    model,
     functools.partial(_run_chunk, model, data),
-    [(data, prune_config, seed)],
-    sizes,
+    _start_one,
+    jobs,
+    _leads(model, jobs, sizes),
     progress,
-    lambda jobs: jobs[0],
+    lambda parts: parts[0],
   )[0]
 
 
@@ -294,31 +312,34 @@ def optimize_together(
   shared_out = NamedSharding(mesh, PartitionSpec('jobs'))
 
   def stack(parts):
-    join = lambda *parts: jax.device_put(jnp.stack(parts), shared_out)  # noqa: E731
+    join = lambda *parts: jax.device_put(np.stack(parts), shared_out)  # noqa: E731
     return jax.tree.map(join, *parts)
 
   data, data_axis = jax.device_put(jobs[0][0], everywhere), None
   if any(own is not jobs[0][0] for own, *_ in jobs):
     data, data_axis = stack([own for own, *_ in jobs]), 0
-  run = functools.partial(
-    _run_chunks, jax.device_put(model, everywhere), data, data_axis=data_axis
-  )
-  return _optimize(model, run, jobs, sizes, progress, stack)
+  shared_model = jax.device_put(model, everywhere)
+
+  def run(hyper, state, indices, wanted):
+    # A state that comes back says otherwise where it lies, though it lies
+    # there, and would have the program compiled again.
+    state = jax.device_put(state, shared_out)
+    return _run_chunks(
+      shared_model, data, hyper, state, indices, wanted, data_axis=data_axis
+    )
+
+  leads = _leads(model, jobs, sizes)
+  return _optimize(run, _start_several, jobs, leads, progress, stack)
 
 
-def _optimize(model, run, jobs, sizes, progress, stack):
-  """`stack` joins the arrays of all jobs into those that `run` takes."""
+def _optimize(run, start, jobs, leads, progress, stack):
+  """`stack` joins the arrays of all jobs into those that the others take."""
   configs = [config for _, config, _ in jobs]
   steps = configs[0].steps
   chunks = -(-steps // _CHUNK)
-  hypers = [hyperparameters(config) for config in configs]
-  hyper = stack(hypers)
-  state = stack(
-    [
-      _start(model, data, hyper, config, sizes, seed)
-      for hyper, (data, config, seed) in zip(hypers, jobs, strict=True)
-    ]
-  )
+  hyper = stack([hyperparameters(config) for config in configs])
+  seeds = stack([np.uint32(seed % 2**32) for *_, seed in jobs])
+  state = start(hyper, stack(leads), seeds, tuple(leads[0]))
   batches = [
     draw_batches(data.size, config.batch_pairs, chunks * _CHUNK, seed)
     for data, config, seed in jobs
@@ -327,8 +348,8 @@ def _optimize(model, run, jobs, sizes, progress, stack):
   began = time.monotonic()
   for i in range(chunks):
     part = slice(i * _CHUNK, (i + 1) * _CHUNK)
-    indices = stack([jnp.asarray(own[part]) for own in batches])
-    wanted = jnp.arange(chunks * _CHUNK)[part] < steps
+    indices = stack([own[part] for own in batches])
+    wanted = np.arange(chunks * _CHUNK)[part] < steps
     state, numbers = run(hyper, state, indices, wanted)
     # (2, jobs, chunk): losses and active units.
     shown.append(np.asarray(numbers).reshape(2, len(jobs), -1))
@@ -350,7 +371,7 @@ def _optimize(model, run, jobs, sizes, progress, stack):
   for job in range(len(jobs)):
     own = lambda arrays: {  # noqa: E731
       key: np.asarray(arrays[key]).reshape(len(jobs), -1)[job]  # noqa: B023
-      for key in sizes
+      for key in leads[0]
     }
     history = {
       'step': list(range(1, steps + 1)),

@@ -7,13 +7,14 @@ is killed loses at most the iteration that was under way.
 """
 
 import json
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Int
+
+from sparse_interp import whole_file
 
 # A ranking: units, most important first, and how many gates are on.
 Ranking = tuple[Int[np.ndarray, 'units'], int]
@@ -104,12 +105,8 @@ class Journal:
 
   def _write(self, name: str, write: Callable[[BinaryIO], Any]) -> None:
     """Replaces a file in one step."""
-    part = self._directory / f'.{name}.partial'
-    try:
-      with part.open('wb') as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-      part.replace(self._directory / name)
-    finally:
-      part.unlink(missing_ok=True)
+    with (
+      whole_file.writing(self._directory / name) as part,
+      part.open('wb') as file,
+    ):
+      write(file)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from jaxtyping import UInt
 
+from sparse_interp import whole_file
 from sparse_interp.data import corpora
 from sparse_interp.data import tokenizer as tokenizer_lib
 
@@ -125,12 +126,5 @@ def _checksum(tokens: UInt[np.ndarray, 'tokens']) -> int:
 
 def _write(path: pathlib.Path, write: Callable[..., object]) -> None:
   """Has `write` fill a file that then takes the place of `path` at once."""
-  part = path.with_name(f'{path.name}.{os.getpid()}.part')
-  try:
-    with part.open('wb') as file:
-      write(file)
-      file.flush()
-      os.fsync(file.fileno())
-    part.replace(path)
-  finally:
-    part.unlink(missing_ok=True)
+  with whole_file.writing(path) as part, part.open('wb') as file:
+    write(file)

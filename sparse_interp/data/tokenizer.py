@@ -23,6 +23,8 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from sparse_interp import whole_file
+
 END_OF_TEXT = '<|endoftext|>'
 SPLIT_PATTERN = (
   r'[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*'
@@ -105,17 +107,8 @@ class Tokenizer:
 
   def save(self, path: str | os.PathLike[str]) -> None:
     """Writes a `tokenizers` JSON file, whole or not at all."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    try:
-      with part.open('w', encoding='utf-8') as file:
-        file.write(self._backend.to_str())
-        file.flush()
-        os.fsync(file.fileno())
-      part.replace(path)
-    finally:
-      part.unlink(missing_ok=True)
+    with whole_file.writing(path) as part:
+      part.write_text(self._backend.to_str(), encoding='utf-8')
 
   @classmethod
   def load(cls, path: str | os.PathLike[str]) -> 'Tokenizer':

@@ -11,12 +11,14 @@ No file says by which pattern text is cut before anything is merged.
 """
 
 import base64
+import contextlib
 import json
 import os
 import pathlib
 import re
 from typing import Any
 
+from sparse_interp import whole_file
 from sparse_interp.data import tokenizer as tokenizer_lib
 from sparse_interp.data.tokenizer import END_OF_TEXT, SPLIT_PATTERN, Tokenizer
 from sparse_interp.interop.hf_config import read_json, refusal, short
@@ -88,7 +90,6 @@ def export(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
     directory: is made if it is not there; older files are replaced.
   """
   directory = pathlib.Path(directory)
-  directory.mkdir(parents=True, exist_ok=True)
   letters, ids = tokenizer_lib.byte_letters(), tokenizer.vocabulary()
   merges = [' '.join(pair) for pair in tokenizer.merges()]
   ranks = [
@@ -101,15 +102,10 @@ def export(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
     'vocab.bpe': '\n'.join([_VERSION, *merges, '']),
     _TIKTOKEN: '\n'.join([*ranks, '']),
   }
-  parts = {n: directory / f'{n}.{os.getpid()}.part' for n in contents}
-  try:
-    for name, part in parts.items():
-      part.write_bytes(contents[name].encode())
-    for name, part in parts.items():
-      part.replace(directory / name)
-  finally:
-    for part in parts.values():
-      part.unlink(missing_ok=True)
+  with contextlib.ExitStack() as stack:
+    for name, content in contents.items():
+      part = stack.enter_context(whole_file.writing(directory / name))
+      part.write_bytes(content.encode())
 
 
 def _read_ids(path: pathlib.Path) -> dict[str, int]:

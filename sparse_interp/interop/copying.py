@@ -1,9 +1,6 @@
-"""Large arrays of other files, copied once, transposed or not."""
+"""Large arrays of other files: handed to jax as they lie, or copied once."""
 
-import concurrent.futures
 import mmap
-import os
-from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
@@ -11,7 +8,6 @@ from jaxtyping import Array, Float, Shaped
 
 # Rows of the source per step: a cache line of the target, if it is transposed.
 _ROWS = 16
-_CHUNK = 1 << 22
 # What the CPU backend of jax asks of memory that it takes over.
 _ALIGNMENT = 64
 
@@ -26,65 +22,57 @@ def contiguous(
   """
   if array.flags.c_contiguous:
     return array
-  return _copy(array, array.dtype)
+  if array.ndim != 2 or not array.flags.f_contiguous:
+    return np.ascontiguousarray(array)
+  result = np.empty(array.shape, array.dtype)
+  for row in range(0, array.shape[1], _ROWS):
+    result[:, row : row + _ROWS] = array[:, row : row + _ROWS]
+  return result
 
 
 def to_jax(array: Float[np.ndarray, '...']) -> Float[Array, '...']:
-  """The only copy of an array: float32, in memory that jax takes over.
+  """An array of jax, float32, without a copy where that is possible.
 
-  Pages of a memory-mapped file that have been copied are given back, so that
-  the file does not count twice.
+  On the CPU, memory-mapped float32 arrays stay where they are, also if they
+  are transposed: jax knows layouts. They are read when they are first looked
+  at; others are copied once.
   """
-  # Without the copy, whoever changed the file would change the parameters.
-  return jax.device_put(_copy(array, np.dtype(np.float32)), may_alias=True)
+  if jax.default_backend() != 'cpu' or not array.size:
+    return jax.numpy.asarray(array, np.float32)
+  turned = array.flags.f_contiguous and not array.flags.c_contiguous
+  source = array.T if turned else array
+  if source.dtype != np.float32 or not _is_usable(source):
+    source = _aligned(source)
+  else:
+    source = _writable(source)
+  return jax.dlpack.from_dlpack(source.T if turned else source)
 
 
-def all_to_jax(
-  arrays: Iterable[Callable[[], Float[np.ndarray, '...']]],
-) -> list[Float[Array, '...']]:
-  """Arrays, of which few are open at a time, in parallel."""
-  workers = min(4, os.cpu_count() or 1)
-  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    return list(pool.map(lambda array: to_jax(array()), arrays))
+def _is_usable(array):
+  aligned = array.ctypes.data % _ALIGNMENT == 0
+  return aligned and array.flags.c_contiguous and _mapped(array) is not None
 
 
-def _copy(array, dtype):
-  target = _empty(array.shape, dtype)
-  turned = array.ndim == 2 and not array.flags.c_contiguous
-  source, result = (array.T, target.T) if turned else (array, target)
-  source, result = np.atleast_1d(source), np.atleast_1d(result)
-  if not source.size:
-    return target
-  chunk = max(1, _CHUNK * len(source) // source.nbytes)
-  chunk = -(-chunk // _ROWS) * _ROWS
-  for start in range(0, len(source), chunk):
-    part = source[start : start + chunk]
-    step = _ROWS if turned else chunk
-    for row in range(0, len(part), step):
-      result[start + row : start + row + step] = part[row : row + step]
-    _forget(part)
-  return target
+def _mapped(array):
+  while isinstance(array, np.ndarray):
+    array = array.base
+  return array if isinstance(array, mmap.mmap) else None
 
 
-def _empty(shape, dtype):
-  size = int(np.prod(shape)) * dtype.itemsize
-  memory = np.empty(size + _ALIGNMENT, np.uint8)
+def _writable(array):
+  """The same memory in an array that says it can be written to.
+
+  Numpy hands over no other; jax never writes to what it did not allocate.
+  """
+  mapped = _mapped(array)
+  start = array.ctypes.data - np.frombuffer(mapped, np.uint8, 1).ctypes.data
+  return np.ndarray(array.shape, array.dtype, mapped, start)
+
+
+def _aligned(array):
+  memory = np.empty(4 * array.size + _ALIGNMENT, np.uint8)
   start = -memory.ctypes.data % _ALIGNMENT
-  return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def _forget(part):
-  """Gives back the pages under a part of a memory-mapped array."""
-  mapped = part
-  while isinstance(mapped, np.ndarray):
-    mapped = mapped.base
-  if not isinstance(mapped, mmap.mmap) or not part.flags.c_contiguous:
-    return
-  if not hasattr(mmap, 'MADV_DONTNEED'):
-    return
-  first = np.frombuffer(mapped, np.uint8, 1).ctypes.data
-  start = part.ctypes.data - first
-  stop = start + part.nbytes
-  # Pages at both ends may hold other arrays; they are read again if needed.
-  start -= start % mmap.PAGESIZE
-  mapped.madvise(mmap.MADV_DONTNEED, start, min(stop, len(mapped)) - start)
+  memory = memory[start : start + 4 * array.size]
+  result = memory.view(np.float32).reshape(array.shape)
+  result[...] = array
+  return result

@@ -4,6 +4,7 @@ A field that nobody knows may change what a model computes: it is refused, and
 so is a field that is known to and has a value that our model cannot follow.
 """
 
+import collections
 import dataclasses
 import json
 import os
@@ -81,8 +82,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   again, twice = 'copy the file again', []
 
   def unique(pairs):
-    keys = [key for key, _ in pairs]
-    twice.extend(key for key in set(keys) if keys.count(key) > 1)
+    counts = collections.Counter(key for key, _ in pairs)
+    twice.extend(key for key, count in counts.items() if count > 1)
     return dict(pairs)
 
   try:
@@ -109,9 +110,6 @@ class Fields:
 
   def __init__(self, path: str | os.PathLike, values: Mapping[str, Any]):
     self.path, self._values = path, values
-
-  def __contains__(self, name: str) -> bool:
-    return self._values.get(name) is not None
 
   def get(self, name: str, kind: type, default: Any = None) -> Any:
     """A field; float takes integers, too. No default: it must be there."""

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float
 
+from sparse_interp import whole_file
 from sparse_interp.interop.hf_config import CONFIG, read_json, refusal, short
 
 _WHOLE = 'model.safetensors'
@@ -253,13 +255,12 @@ def write(
     array = weight.write(np.asarray(jax.device_get(array), np.float32))
     arrays[prefix(weight.name)] = np.ascontiguousarray(array)
   directory = pathlib.Path(directory)
-  directory.mkdir(parents=True, exist_ok=True)
-  parts = {n: directory / f'{n}.{os.getpid()}.part' for n in (_WHOLE, CONFIG)}
-  try:
-    safetensors.numpy.save_file(arrays, parts[_WHOLE], {'format': 'pt'})
-    parts[CONFIG].write_text(json.dumps(fields, indent=2) + '\n')
-    for name, part in parts.items():
-      part.replace(directory / name)
-  finally:
-    for part in parts.values():
-      part.unlink(missing_ok=True)
+  # The configuration, which makes a directory a model, takes its place last.
+  with (
+    whole_file.writing(directory / CONFIG) as config,
+    whole_file.writing(directory / _WHOLE) as whole,
+  ):
+    safetensors.numpy.save_file(arrays, whole, {'format': 'pt'})
+    config.write_text(json.dumps(fields, indent=2) + '\n')
+    # safetensors writes files that nobody else may read.
+    shutil.copymode(config, whole)

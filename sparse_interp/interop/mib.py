@@ -19,7 +19,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_interp.interop import torch_file, whole_file
+from sparse_interp import whole_file
+from sparse_interp.interop import torch_file
 from sparse_interp.interop.mib_graph import (
   Importances,
   of_circuit,

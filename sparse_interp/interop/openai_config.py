@@ -8,11 +8,11 @@ have others under older names, and have some that the code no longer knows.
 import dataclasses
 import json
 import logging
-import os
 import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from sparse_interp import whole_file
 from sparse_interp.models import GPTConfig
 
 _log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ def _complete(path: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]:
   for field, (kind, _) in _FIELDS.items():
     if not _is(kind, fields[field]):
       raise _wrong(path, f'have {kind} as {field}', fields[field])
-  if fields['dropout'] and field in given:
+  if fields['dropout']:
     _log.warning('%s: dropout=%s is not used.', path, fields['dropout'])
   return fields
 
@@ -289,13 +289,5 @@ def _check_expressed(config, fields):
 
 def write_config(directory: pathlib.Path, fields: Mapping[str, Any]) -> None:
   """Writes the file that `read_config` reads, or nothing."""
-  path = directory / NAMES[0]
-  part = path.with_name(f'{path.name}.{os.getpid()}.part')
-  try:
-    with open(part, 'w', encoding='utf-8') as file:
-      json.dump(fields, file, indent=1, allow_nan=False)
-      file.flush()
-      os.fsync(file.fileno())
-    part.replace(path)
-  finally:
-    part.unlink(missing_ok=True)
+  with whole_file.writing(directory / NAMES[0]) as part:
+    part.write_text(json.dumps(fields, indent=1, allow_nan=False))

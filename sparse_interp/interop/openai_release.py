@@ -55,9 +55,9 @@ def load(directory: str | os.PathLike) -> tuple[GPTConfig, dict]:
     directory: with the configuration and the tensors.
 
   Returns:
-    The configuration and the parameters of `GPT`, float32 arrays of jax. There
-    is never a second copy of more than a few MB: each array is transposed from
-    the mapped file into memory that jax takes over.
+    The configuration and the parameters of `GPT`, float32 arrays of jax. On the
+    CPU they are the mapped file, in its own layout, and no copy; the file may
+    be replaced or removed, but must not be written to while they are in use.
 
   Raises:
     OSError: if a file is missing or cannot be read.
@@ -75,16 +75,15 @@ def load(directory: str | os.PathLike) -> tuple[GPTConfig, dict]:
   _check(path, table, tensors)
   config = _with_positions(path, config, fields, tensors)
   table = slots(config)
-  arrays = copying.all_to_jax(
-    functools.partial(_turned, tensors[name], slot)
-    for name, slot in table.items()
-  )
   params = {}
-  for slot, array in zip(table.values(), arrays, strict=True):
+  for name, slot in table.items():
     branch = params
     for key in slot.path[:-1]:
       branch = branch.setdefault(key, {})
-    branch[slot.path[-1]] = array
+    array = tensors[name].get()
+    branch[slot.path[-1]] = copying.to_jax(
+      array.T if slot.transposed else array
+    )
   return config, params
 
 
@@ -151,7 +150,10 @@ def _stored(params: Mapping[str, Any], slot: Slot) -> np.ndarray:
     raise ValueError(
       f'params must have {name} in float32, got {value.dtype}; convert it.'
     )
-  value = np.asarray(value)
+  # Without a copy, whatever its layout, and none that jax would keep.
+  device = getattr(value, 'device', None)
+  on_cpu = getattr(device, 'platform', None) == 'cpu'
+  value = np.from_dlpack(value) if on_cpu else np.asarray(value)
   return value.T if slot.transposed else value
 
 
@@ -281,8 +283,3 @@ def _with_positions(path, config, fields, tensors):
     return dataclasses.replace(config, position='concat_sinusoidal')
   _log.warning('%s: frozen sinusoids are read as a table.', path)
   return config
-
-
-def _turned(tensor, slot):
-  array = tensor.get()
-  return array.T if slot.transposed else array

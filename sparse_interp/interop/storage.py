@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_interp import whole_file
 from sparse_interp.interop.program import CompiledProgram, Examples
 from sparse_interp.models import GPT, GPTConfig
 
@@ -20,7 +21,7 @@ _LISTS = ('vocab', 'output_values', 'channels')
 
 
 def save(program: CompiledProgram, path: str | os.PathLike) -> None:
-  """Writes a program; equal programs give equal files.
+  """Writes a program, whole or not at all; equal programs, equal files.
 
   Args:
     program: tokens and output values must be strings, numbers, booleans or
@@ -49,7 +50,7 @@ def save(program: CompiledProgram, path: str | os.PathLike) -> None:
   for field, array in program.examples._asdict().items():
     arrays[f'examples/{field}'] = array
   text = np.array(json.dumps(description))
-  with open(path, 'wb') as file:
+  with whole_file.writing(path) as part, part.open('wb') as file:
     np.savez_compressed(file, description=text, **arrays)
 
 

@@ -54,7 +54,8 @@ def _read(file):
   if not size:
     raise RefusedError('not be empty')
   places = torch_archive.find_members(file, size)
-  mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+  # Private, since jax takes over writable memory only; nobody writes to it.
+  mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
   def member(name):
     start, length = places[name]
@@ -132,13 +133,15 @@ def _tensor(storage, offset, shape, strides, *_):
   try:
     if not count:
       return np.empty(shape, storage.dtype)
-    return np.ndarray(
+    array = np.ndarray(
       shape,
       storage.dtype,
       storage.mapped,
       storage.start + offset * itemsize,
       [step * itemsize for step in steps],
     )
+    array.flags.writeable = False
+    return array
   except ValueError:
     raise RefusedError(
       f'have tensors that fit in memory, not {extent}'

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_interp import whole_file
 from sparse_interp.interop import copying
 
 KINDS = {
@@ -55,13 +56,9 @@ def write(path: str | os.PathLike, data: Any) -> None:
   path = pathlib.Path(path)
   arrays = _Arrays()
   pickled = b'\x80\x02' + b''.join(_pickle(data, arrays, 0)) + b'.'
-  part = path.with_name(f'{path.name}.{os.getpid()}.part')
-  try:
+  with whole_file.writing(path) as part:
     with open(part, 'wb') as file:
       _write_archive(file, path.stem, pickled, arrays.storages)
-    part.replace(path)
-  finally:
-    part.unlink(missing_ok=True)
 
 
 class _Arrays:
@@ -167,8 +164,6 @@ def _write_archive(file: BinaryIO, root, pickled, storages):
       name = f'{root}/data/{number}'
       _write_member(archive, name, array.nbytes, _blocks(array))
     _write_member(archive, f'{root}/version', 2, [b'3\n'])
-  file.flush()
-  os.fsync(file.fileno())
 
 
 def _write_member(archive, name, size, blocks):

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import config_dict
 
+from sparse_interp import whole_file
 from sparse_interp.circuits.circuit import hash_params
 from sparse_interp.data.tokenizer import Tokenizer
 from sparse_interp.interop import remote, source
@@ -188,13 +189,11 @@ def _write(config: config_dict.ConfigDict, workdir: str, read: _Read) -> None:
   directory = pathlib.Path(workdir)
   if read.tokenizer is not None:
     read.tokenizer.save(directory / 'tokenizer.json')
-    part = directory / f'{pretrain.SAMPLE}.part'
-    try:
-      with part.open('wb') as file:
-        np.save(file, read.windows)
-      part.replace(directory / pretrain.SAMPLE)
-    finally:
-      part.unlink(missing_ok=True)
+    with (
+      whole_file.writing(directory / pretrain.SAMPLE) as part,
+      part.open('wb') as file,
+    ):
+      np.save(file, read.windows)
   checkpoints.save_params(workdir, read.params)
   workdir_lib.write_json(
     directory / 'model.json', dataclasses.asdict(read.config)

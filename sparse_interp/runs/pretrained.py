@@ -38,9 +38,20 @@ class Model:
 
 
 def load(workdir: str | pathlib.Path) -> Model:
-  """Reads a pretrained model and measures its means over pretraining text."""
+  """Reads a pretrained model and measures its means over pretraining text.
+
+  Raises:
+    ValueError: if there is no model, or it came without text: one imported
+      without a tokenizer.
+  """
   workdir = pathlib.Path(workdir)
   config, params = pretrain.load_model(workdir)
+  if not (workdir / pretrain.SAMPLE).exists():
+    raise ValueError(
+      f'model_workdir must hold text as {pretrain.SAMPLE}, which means of '
+      f'removed nodes are measured on, got {workdir} without it; import the '
+      'model again with --config.tokenizer=<directory>.'
+    )
   # Restored arrays are bound to their device. Mixed with others that are not,
   # they would have every jitted function compiled twice.
   params = jax.tree.map(jnp.asarray, jax.device_get(params))

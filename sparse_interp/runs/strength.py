@@ -219,25 +219,36 @@ def _curve(config, model, ranking, data, base):
 def together(
   config: config_dict.ConfigDict, model: GatedModel, pairs: Pairs
 ) -> dict[str, Any]:
-  """Eight jobs at once against in sequence: this model, a compiled program.
+  """Eight jobs at once against in sequence, for every case of the config.
 
-  The first keeps the processor busy by itself, the second is mostly overhead.
+  One job of a large model or batch keeps the processor busy by itself; that of
+  a small one is mostly overhead, which jobs then share.
   """
   program = load(config.programs_directory + '/reverse.npz')
   inputs = program.draw(config.program_sequences, config.seed, 'train')
   recorded = record(program, inputs)
+  on = {
+    'model': (model, pairs),
+    'program': (gate(program, recorded, 'task_mean'), recorded),
+  }
   results = {}
-  for name, gated, data in (
-    ('model', model, pairs),
-    ('compiled', gate(program, recorded, 'task_mean'), recorded),
-  ):
-    asked = hyperparameters(config, 'nodes', eliminate=False)
-    fields = {**asked.__dict__, **config.together[name].to_dict()}
+  for name, case in config.together.items():
+    fields = {**config.prune.to_dict(), **case.to_dict()}
+    gated, data = on[fields.pop('on')]
     repetitions = fields.pop('repetitions')
     results[name] = time_together(
       gated, data, PruneConfig(**fields), repetitions
     )
+    metrics.say(_PHASE, together_line(name, results[name]))
   return results
+
+
+def together_line(name: str, found: Mapping[str, Any]) -> str:
+  """How long eight jobs take in both ways."""
+  return (
+    f'eight jobs at once over in sequence, {name}: {found["ratio"]:.3f} '
+    f'(batch {found["batch"]})'
+  )
 
 
 def conclusions(tasks: Mapping[str, Any]) -> dict[str, Any]:
@@ -326,5 +337,5 @@ def print_summary(summary: Mapping[str, Any]) -> None:
   for point in summary['sweep']['edges']:
     print(f'edges at target {point["target"]}: {point["edges"]}')
   for name, found in summary['together'].items():
-    print(f'eight jobs at once over in sequence, {name}: {found["ratio"]:.3f}')
+    print(together_line(name, found))
   print('largest logit difference', summary['agreement'])

@@ -7,13 +7,14 @@ ends equal to that of an undisturbed run except for `tokens_per_second`.
 
 import contextlib
 import json
-import os
 import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+
+from sparse_interp import whole_file
 
 try:
   import tensorboardX as tensorboard  # noqa: N813
@@ -50,12 +51,8 @@ class MetricsWriter:
       return
     path = pathlib.Path(workdir) / 'metrics.jsonl'
     rows = [row for row in read_rows(path) if row['step'] <= step]
-    part = path.with_suffix('.part')
-    try:
+    with whole_file.writing(path) as part:
       part.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-      os.replace(part, path)
-    finally:
-      part.unlink(missing_ok=True)
     self._file = path.open('a')
     if tensorboard is not None:
       self._board = tensorboard.SummaryWriter(

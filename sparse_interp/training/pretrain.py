@@ -23,6 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import config_dict
 
+from sparse_interp import whole_file
 from sparse_interp.data import batches as batches_lib
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.sparsity import statistics
@@ -272,13 +273,8 @@ def _save_sample(
   count = max(1, _SAMPLE_TOKENS // data.length)
   taken = [next(batches) for _ in range(-(-count // data.batch_size))]
   rows = np.concatenate(taken)[:count]
-  part = path.with_suffix('.part')
-  try:
-    with part.open('wb') as file:
-      np.save(file, rows)
-    part.replace(path)
-  finally:
-    part.unlink(missing_ok=True)
+  with whole_file.writing(path) as part, part.open('wb') as file:
+    np.save(file, rows)
 
 
 def _check_same_text(hashes: dict[str, str], before: dict[str, str]) -> None:

@@ -7,7 +7,6 @@ either the old content or the new one.
 import contextlib
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -15,21 +14,13 @@ from typing import Any
 import jax
 
 import sparse_interp
+from sparse_interp import whole_file
 
 
 def write_json(path: str | pathlib.Path, value: Any) -> None:
   """Writes a JSON file in one step."""
-  path = pathlib.Path(path)
-  part = path.with_name(f'{path.name}.{os.getpid()}.part')
-  try:
-    with part.open('w') as file:
-      json.dump(value, file, indent=2)
-      file.write('\n')
-      file.flush()
-      os.fsync(file.fileno())
-    part.replace(path)
-  finally:
-    part.unlink(missing_ok=True)
+  with whole_file.writing(path) as part:
+    part.write_text(json.dumps(value, indent=2) + '\n')
 
 
 def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:

@@ -3,12 +3,11 @@
 import base64
 import hashlib
 import json
-import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Mapping
 
+from sparse_interp import whole_file
 from sparse_interp.viewer.artifacts import (
   check_schema,
   read_circuits,
@@ -65,7 +64,8 @@ def write_report(workdir: str, path: str) -> None:
     for i, (circuit, layout) in enumerate(zip(circuits, layouts, strict=True))
   )
   data = page_data(summary, metrics, circuits, layouts)
-  _write_whole(pathlib.Path(path), _page(data, drawings))
+  with whole_file.writing(path) as part:
+    part.write_text(_page(data, drawings), encoding='utf-8')
 
 
 def _page(data: Mapping, drawings: str) -> str:
@@ -104,19 +104,3 @@ def _script_json(data: Mapping) -> str:
 def _digest(text: str) -> str:
   digest = hashlib.sha256(text.encode('utf-8')).digest()
   return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-
-def _write_whole(path: pathlib.Path, text: str) -> None:
-  """Writes a file that is either whole or as it was before."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, name = tempfile.mkstemp(
-    dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp'
-  )
-  try:
-    with os.fdopen(handle, 'wb') as file:
-      file.write(text.encode('utf-8'))
-    os.chmod(name, 0o644)  # mkstemp's 0600 would keep a shared report private.
-    os.replace(name, path)
-  except BaseException:
-    os.unlink(name)
-    raise

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import logging
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -43,12 +45,20 @@ def train(known):
 def found(model, train, tmp_path_factory):
   """A search that nothing interrupts, and its directory."""
   directory = tmp_path_factory.mktemp('search') / 'new'
-  compiled = pruning._run_chunks._cache_size()
-  shown = []
-  result = search.search(
-    model, train, _BAD, 10, 4, 0, directory, lambda x: shown.append(dict(x))
+  shown, messages = [], []
+  handler = logging.Handler()
+  handler.emit = lambda record: messages.append(record.getMessage())
+  logging.getLogger('jax').addHandler(handler)
+  pruning._run_chunks.clear_cache()
+  with jax.log_compiles():
+    result = search.search(
+      model, train, _BAD, 10, 4, 0, directory, lambda x: shown.append(dict(x))
+    )
+  logging.getLogger('jax').removeHandler(handler)
+  compiled = sum(
+    'Finished XLA compilation of jit(_run_chunks)' in message
+    for message in messages
   )
-  compiled = pruning._run_chunks._cache_size() - compiled
   return result, directory, shown, compiled
 
 

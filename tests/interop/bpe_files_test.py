@@ -1,5 +1,6 @@
 """Tokenizers in the files of others encode here as tiktoken does there."""
 
+import importlib
 import json
 import pathlib
 import random
@@ -128,6 +129,22 @@ def test_ten_megabytes_of_source_are_encoded_as_tiktoken_does(both):
   blocks = [rng.randbytes(10_000) for _ in range(200)]
   for decode in (('latin-1',), ('utf-8', 'replace')):
     _assert_same(*both, [block.decode(*decode) for block in blocks])
+
+
+def test_pattern_of_gpt2_cuts_as_that_of_tiktoken(trained, tmp_path):
+  merges = trained.merges()
+  ids = dict(list(trained.vocabulary().items())[:2047])
+  ours = tokenizer_lib.from_merges(
+    ids, merges, [END_OF_TEXT], bpe_files.GPT2_PATTERN
+  )
+  bpe_files.export(ours, tmp_path)
+  published = importlib.import_module('tiktoken_ext.openai_public')
+  theirs = _tiktoken(tmp_path, published.r50k_pat_str)
+  rng = random.Random(0)
+  texts = [rng.randbytes(2000).decode('latin-1') for _ in range(20)]
+  texts += ["it's we'll  they'RE 12345 \n\n x", ' ', '\u2003 \u2003a']
+  _assert_same(ours, theirs, texts + _python_source(100_000))
+  assert ours.hash != trained.hash
 
 
 @pytest.mark.parametrize('alphabet', ['ab', ' a', '\n  x', "a's1 "])

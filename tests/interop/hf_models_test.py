@@ -71,6 +71,8 @@ def test_saved_models_are_read_the_same_here_and_there(copied):
   module.save(directory, config, params)
   names = sorted(path.name for path in directory.iterdir())
   assert names == ['config.json', _ONE]
+  modes = {(directory / name).stat().st_mode for name in names}
+  assert len(modes) == 1
   again, same = module.load(directory)
   assert again == config
   jax.tree.map(np.testing.assert_array_equal, same, params)

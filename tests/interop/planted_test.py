@@ -220,6 +220,7 @@ def test_pairs_differ_in_one_token_and_seeds_in_all():
     ({'n_layer': 1}, 'model.n_layer'),
     ({'causal': False}, 'model.causal'),
     ({'residual_activation': 'relu'}, 'model.residual_activation'),
+    ({'parallel_residual': True}, 'model.parallel_residual'),
     ({'use_bias': False}, 'model.use_bias'),
   ],
 )

@@ -129,7 +129,7 @@ def test_damaged_models_are_read_or_refused(tmp_path):
 
 @pytest.mark.slow
 def test_thousands_of_damaged_models_are_read_or_refused(tmp_path):
-  _fuzz(tmp_path, 4000, 1)
+  _fuzz(tmp_path, 2500, 1)
 
 
 @pytest.mark.slow

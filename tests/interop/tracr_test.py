@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 
 import jax
@@ -304,6 +305,23 @@ def test_weights_on_a_path_are_those_with_a_gradient(seed):
     np.testing.assert_array_equal(on_path, moved, err_msg=matrix.name)
 
 
+@pytest.mark.parametrize(
+  ('fields', 'expected'),
+  [
+    (
+      {'position': 'rotary', 'rotary_fraction': 0.5},
+      r"model\.position must not be 'rotary'",
+    ),
+    ({'parallel_residual': True}, r'model\.parallel_residual must not be True'),
+  ],
+)
+def test_paths_are_not_followed_where_channels_mix_otherwise(fields, expected):
+  program = _program('hist')
+  config = dataclasses.replace(program.config, **fields)
+  with pytest.raises(ValueError, match=expected):
+    path_weights(config, program.params)
+
+
 def test_a_program_survives_a_file(tmp_path):
   program = _program('hist')
   save(program, tmp_path / 'again.npz')
@@ -311,8 +329,13 @@ def test_a_program_survives_a_file(tmp_path):
     np.load(path) for path in (DIRECTORY / 'hist.npz', tmp_path / 'again.npz')
   )
   assert first.files == second.files
-  for name in first.files:
+  for name in set(first.files) - {'description'}:
     np.testing.assert_array_equal(first[name], second[name])
+  old, new = (json.loads(str(file['description'])) for file in (first, second))
+  # A field that came to GPTConfig later has its default.
+  defaults = {f.name: f.default for f in dataclasses.fields(GPTConfig)}
+  assert new == old | {'config': defaults | old['config']}
+  assert load(tmp_path / 'again.npz').config == program.config
   assert (DIRECTORY / 'hist.npz').stat().st_size < 30_000
 
 

@@ -16,7 +16,7 @@ from sparse_interp.circuits.ablation import site_means
 from sparse_interp.data.tokenizer import train_tokenizer
 from sparse_interp.interop import openai_release
 from sparse_interp.models import GPTConfig
-from sparse_interp.runs import import_model, prune
+from sparse_interp.runs import import_model, pretrained
 from sparse_interp.training import pretrain
 from sparse_interp.viewer.report import write_report
 from tests.interop.small_circuit import make_params
@@ -73,6 +73,12 @@ def test_a_model_of_every_kind_becomes_a_workdir_with_a_proof(
   assert nonzeros['wte/embedding']['found'] == np.count_nonzero(wte)
   assert nonzeros['wte/embedding']['size'] == model.vocab_size * model.d_model
   assert 'no tokenizer' in printed
+
+
+def test_pruning_says_what_a_model_without_text_lacks(tmp_path):
+  main.run(make_config(PLAIN), str(tmp_path / 'w'))
+  with pytest.raises(ValueError, match=r'must hold text .*config\.tokenizer'):
+    pretrained.load(tmp_path / 'w')
 
 
 def test_fields_that_are_not_used_are_said_and_kept(tmp_path, capsys):
@@ -269,7 +275,7 @@ def test_tokenizer_and_text_make_what_pruning_loads(
   assert summary['imported']['mean_tokens'] == windows.size
   assert f'{windows.size:,} tokens of {config.text}' in capsys.readouterr().out
 
-  loaded = prune.load(tmp_path / 'w')
+  loaded = pretrained.load(tmp_path / 'w')
   assert dataclasses.replace(loaded.config, final_logits_bias=False) == (
     dataclasses.replace(model, final_logits_bias=False)
   )
