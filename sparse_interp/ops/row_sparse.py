@@ -14,7 +14,7 @@ contiguous numbers.
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,12 +65,13 @@ class RowSparse:
   """The nonzero weights of a matrix; a pytree.
 
   Attributes:
-    value: weights, by output channel, then by input channel.
+    value: weights, by output channel, then by input channel; (entries,). Not
+      annotated as an array, since JAX rebuilds a pytree with other leaves.
     layout: where they are.
     shape: (inputs, outputs) of the matrix.
   """
 
-  value: Float[Array | np.ndarray, 'entries']
+  value: Any
   layout: Layout
   shape: tuple[int, int]
 

@@ -74,7 +74,7 @@ def test_what_is_wrong_or_absent_is_not_timed():
     wrong=by(lambda x: 2.01 * x),
     nothing=by(lambda x: x * np.nan),
     shape=by(lambda x: x[:4]),
-    other=Competitor(absent, None, None),
+    other=Competitor(absent, np.asarray, np.asarray),
   )
   results = suite.run_case(case, 4, 1.0, seed=0)['results']
   assert results['ours']['repetitions'] == 4
@@ -139,7 +139,7 @@ def test_the_plot_holds_every_point_and_the_roof(tmp_path):
 
 
 def test_tables_are_made_from_results_alone(tmp_path):
-  found, _ = run([a_case(other=Competitor(absent, None, None))], tmp_path)
+  found, _ = run([a_case(other=Competitor(absent, np.asarray, np.asarray))], tmp_path)
   result = {'about': ABOUT, 'least_repetitions': 4, 'cases': found}
   workdir_lib.write_json(tmp_path / 'kernels_here.json', result)
   readme = f'before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n'
