@@ -22,21 +22,18 @@ from ml_collections.config_flags import config_flags
 
 from sparse_interp import user_errors
 from sparse_interp.runs import (
-  block_sparse_time,
   ground_truth,
   import_model,
   kernels,
   prune,
   prune_time,
   quickstart,
-  row_sparse,
   step_time,
   strength,
 )
 from sparse_interp.training import memory, pretrain
 
 RUNS = {
-  'block_sparse_time': block_sparse_time.block_sparse_time,
   'ground_truth': ground_truth.ground_truth,
   'import_model': import_model.import_model,
   'kernels': kernels.kernels,
@@ -44,7 +41,6 @@ RUNS = {
   'prune': prune.prune,
   'prune_time': prune_time.prune_time,
   'quickstart': quickstart.quickstart,
-  'row_sparse': row_sparse.row_sparse,
   'step_time': step_time.step_time,
   'strength': strength.strength,
 }

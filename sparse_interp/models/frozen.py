@@ -21,7 +21,7 @@ PRODUCTS = ('auto', 'dense', 'row_sparse')
 # against XLA's dense one had it: 5 to 11 times faster at density 1/32 for width
 # 512 and 3 to 4 times for width 1024, but only 1.4 times at 1/8. Transposing
 # what goes in and comes out takes a part of that, as measured by
-# experiments/benchmarks/row_sparse.py.
+# experiments/benchmarks/kernels.py.
 _DENSITY = 1 / 32
 
 # Of the narrower side: the least that was measured.

@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from sparse_interp import whole_file
 from sparse_interp.benchmarks import (
   block_cases,
   ceilings,
@@ -88,9 +89,8 @@ def _finish(
   workdir_lib.write_json(path, result)
   plot = roofline.svg(found, f'{facts["device"]}, {facts["date"]}')
   if plot is not None:
-    part = workdir / 'roofline.svg.part'
-    part.write_text(plot)
-    part.replace(workdir / 'roofline.svg')
+    with whole_file.writing(workdir / 'roofline.svg') as part:
+      part.write_text(plot)
   metrics.say(_PHASE, f'{len(found)}/{asked} cases; {path}')
   return result
 
