@@ -6,6 +6,7 @@ import shutil
 import tempfile
 
 import hypothesis
+import pytest
 
 # Eight devices, on the CPU.
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -31,3 +32,16 @@ hypothesis.settings.register_profile(
   'repository', deadline=None, derandomize=True, print_blob=True
 )
 hypothesis.settings.load_profile('repository')
+
+
+@pytest.fixture(autouse=True, scope='module')
+def forget_what_was_compiled():
+  """Frees the programs of a test file when it is through.
+
+  Each one holds several memory maps. A process may have 65,530 of them on
+  Linux; the compiler dies of a segmentation fault at the next.
+  """
+  yield
+  import jax
+
+  jax.clear_caches()
