@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sparse_interp import whole_file
+
 BEGIN = (
   '<!-- made by sparse_interp.benchmarks.tables from committed results -->'
 )
@@ -94,10 +96,9 @@ def main() -> None:
   """Rewrites README.md from experiments/benchmarks/results."""
   root = pathlib.Path(__file__).parents[2]
   path = root / 'README.md'
-  part = path.with_suffix('.part')
   directory = root / 'experiments' / 'benchmarks' / 'results'
-  part.write_text(with_tables(path.read_text(), directory))
-  part.replace(path)
+  with whole_file.writing(path) as part:
+    part.write_text(with_tables(path.read_text(), directory))
 
 
 if __name__ == '__main__':

@@ -139,7 +139,8 @@ def test_the_plot_holds_every_point_and_the_roof(tmp_path):
 
 
 def test_tables_are_made_from_results_alone(tmp_path):
-  found, _ = run([a_case(other=Competitor(absent, np.asarray, np.asarray))], tmp_path)
+  other = Competitor(absent, np.asarray, np.asarray)
+  found, _ = run([a_case(other=other)], tmp_path)
   result = {'about': ABOUT, 'least_repetitions': 4, 'cases': found}
   workdir_lib.write_json(tmp_path / 'kernels_here.json', result)
   readme = f'before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n'
