@@ -254,5 +254,6 @@ def test_full_disk_is_noticed_without_being_root(capfd, trained, tmp_path):
   workdir = tmp_path / 'workdir'
   shutil.copytree(trained, workdir)
   (workdir / 'summary.json').unlink()
-  (workdir / 'metrics.part').symlink_to('/dev/full')
+  part = workdir / f'.metrics.jsonl.{os.getpid()}.part'
+  part.symlink_to('/dev/full')
   assert_refused(capfd, short(), workdir, 'workdir must have room', 'is full')

@@ -8,6 +8,7 @@ import pathlib
 import time
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import config_dict
 
@@ -123,6 +124,9 @@ def score_compiled(
       config.sequences,
       lambda line: metrics.say(_PHASE, line),
     )
+    # No other program has its shapes; thousands of compiled functions would
+    # use up the memory maps that a process may have.
+    jax.clear_caches()
     per_program = (time.monotonic() - begun) / (i + 1)
     left = metrics.duration(per_program * (len(names) - i - 1))
     metrics.say(_PHASE, f'{name} done, {left} left for compiled programs')
@@ -154,6 +158,7 @@ def score_planted(
       table.progress(_PHASE, f'planted {program.name}'),
     )
     rows.append(row)
+    jax.clear_caches()
     per_program = (time.monotonic() - begun) / (i + 1)
     left = metrics.duration(per_program * (len(PLANTED) - i - 1))
     metrics.say(_PHASE, f'{compiled_scores.row_line(row)}  {left} left')

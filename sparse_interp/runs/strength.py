@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import config_dict
 
@@ -95,6 +96,9 @@ def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   for i, name in enumerate(learned):
     pairs = tuple(make_pairs(task) for task in measured[name].pairs)
     tasks[name] = compare(config, model, name, *pairs, pathlib.Path(workdir))
+    # The sizes that the next task tries are others, and a process may have
+    # only so many memory maps for compiled functions.
+    jax.clear_caches()
     per_task = (time.monotonic() - started) / (i + 1)
     left = metrics.duration(per_task * (len(learned) - i - 1))
     metrics.say(_PHASE, f'{line(name, tasks[name])}, {left} left')

@@ -223,13 +223,13 @@ def test_files_with_a_random_part_replaced_are_read_or_refused(
 ):
   rng = np.random.default_rng(0)
   refusals = []
-  for _ in range(100):
+  for _ in range(30):
     torch_file.write(tmp_path / 'viz_data.pt', _mutate(rng, content[0]))
     try:
       released_circuit.read(tmp_path / 'viz_data.pt')
     except ValueError as error:
       refusals.append(str(error))
-  assert len(refusals) > 30
+  assert len(refusals) > 9
   for refusal in refusals:
     assert '\n' not in refusal
     assert 'viz_data.pt must' in refusal

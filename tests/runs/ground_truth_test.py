@@ -67,6 +67,7 @@ def test_edge_masks_find_the_circuits_of_all_programs(seed):
   assert np.mean(list(f1.values())) >= 0.9, f1
 
 
+@pytest.mark.slow
 def test_every_row_says_which_is_which():
   result = score('hist', ['random', 'attribution'])
   fields = 'program truth method gates ablation target seed split'.split()
