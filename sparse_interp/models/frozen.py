@@ -74,7 +74,7 @@ def _pays(config: GPTConfig, kernel: jax.Array | np.ndarray) -> bool:
   if jax.default_backend() != 'cpu' or jnp.dtype(config.dtype) != jnp.float32:
     return False
   density = np.count_nonzero(kernel) / max(1, kernel.size)
-  return min(kernel.shape) >= _WIDTH and density <= _DENSITY
+  return bool(min(kernel.shape) >= _WIDTH and density <= _DENSITY)
 
 
 def at(params: dict, path: tuple[str, ...]) -> Kernel:
