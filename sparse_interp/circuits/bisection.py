@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from sparse_interp.circuits import selection
-from sparse_interp.circuits.elimination import answer_by_gates, selection_loss
+from sparse_interp.circuits.answers import answer_by_gates, selection_loss
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.parts import settle
 from sparse_interp.circuits.prune_config import PruneConfig

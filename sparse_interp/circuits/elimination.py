@@ -10,34 +10,26 @@ import heapq
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool
 
-from sparse_interp.circuits import small_model
 from sparse_interp.circuits.ablation import CONSTANT
-from sparse_interp.circuits.extract import shrink
+from sparse_interp.circuits.answers import (
+  SOME_PAIRS,
+  answer_by_gates,
+  answer_by_small_model,
+  selection_loss,
+  unfold_gates,
+)
 from sparse_interp.circuits.gated_model import (
   GatedModel,
-  all_outputs,
   gate_slopes,
-  gates_of_units,
   on_edges,
   slopes_of_units,
-  unfold,
 )
 from sparse_interp.circuits.moves import moves
 from sparse_interp.circuits.parts import live_units, parts_of, settle
 from sparse_interp.circuits.selection import flatten, split
-from sparse_interp.circuits.small_edges import (
-  gate_small_edges,
-  kept_positions,
-  source_means,
-)
-
-# From kept units to what the circuit answers.
-Answer = Callable[[Bool[np.ndarray, 'units'], Any], Float[np.ndarray, '...']]
 
 # Chunks smaller than this share of the units, or this number, are not worth
 # another gradient: single trials take over.
@@ -52,115 +44,9 @@ _TRIED = 512
 # Passes over all units; one without a success ends it earlier.
 _PASSES = 3
 
-# The cost of single units is first estimated on so many pairs; where that
-# estimate is beyond so many times the target, the unit stays without a trial.
-_ESTIMATE_PAIRS = 16
+# The cost of single units is first estimated on some pairs; where that estimate
+# is beyond so many times the target, the unit stays without a trial.
 _HOPELESS = 2
-
-
-def selection_loss(
-  batch: Any,
-  answers: Float[Array | np.ndarray, 'size ...'],
-  calibrate: str,
-  target_on: str = 'task',
-) -> float:
-  """Mean loss that a search compares with its target.
-
-  Args:
-    batch: Pairs or Recorded.
-    answers: of a circuit.
-    calibrate: 'after': raw; 'during': under the best scale and shift.
-    target_on: 'task' or 'kl'.
-  """
-  fitted = batch.calibrate(answers) if calibrate == 'during' else (1.0, 0.0)
-  losses = batch.losses(answers, *fitted, kl_weight=float(target_on == 'kl'))
-  return float(jnp.mean(losses))
-
-
-def answer_by_gates(model: GatedModel, sizes: Mapping[str, int]) -> Answer:
-  """Answers of circuits, by the whole model with gates."""
-
-  def answer(keep, batch):
-    keep = settle(model, keep, sizes)
-    units = split(keep.astype(np.float32), sizes)
-    return all_outputs(model, _unfold(model, units), batch)
-
-  return answer
-
-
-_unfold = jax.jit(unfold)
-
-
-@jax.jit
-def _small_answers(small, positions, means, batch, gates):
-  sites = {key: gate for key, gate in gates.items() if '->' not in key}
-  if positions:
-    for name, (_, _, number) in positions.items():
-      # A node goes with its last incoming edge, as in `gated_model.unfold`.
-      target = name.split('->')[1]
-      size = _kept_at(small, target)
-      best = jax.ops.segment_max(gates[name], number, size)
-      sites[target] = jnp.maximum(best, 0)
-    small = gate_small_edges(small, positions, means, gates)
-  logits = small_model.apply(small, gates=sites, **batch.inputs())
-  return batch.read(logits)
-
-
-def _kept_at(small, site):
-  layer, kind, name = site.split('.')
-  block = small.blocks[2 * int(layer) + (kind == 'mlp')]
-  if name == 'resid_delta':
-    return block.write.shape[0]
-  linear = block.neurons if name == 'post_act' else getattr(block, name)
-  return 0 if linear is None else linear.mean.shape[0]
-
-
-def answer_by_small_model(
-  model: GatedModel,
-  keep: Bool[np.ndarray, 'units'],
-  sizes: Mapping[str, int],
-) -> Answer:
-  """Answers of circuits inside `keep`, by its small model."""
-  parts = parts_of(model, keep, sizes)
-  gates_on_edges = on_edges(sizes)
-  edges = parts.edges if gates_on_edges else None
-  small = shrink(
-    model.config, model.params, parts.nodes, model.values, model.edges, edges
-  )
-  positions, means = {}, {}
-  if gates_on_edges:
-    positions = kept_positions(small, model.edges, parts)
-    means = source_means(model.config, model.values, parts)
-
-  batches = []
-
-  def parts_of_batch(batch):
-    """Cut once: a search asks about the same few batches again and again."""
-    for known, cut in batches:
-      if known is batch:
-        return cut
-    rows = min(_ESTIMATE_PAIRS, batch.size)
-    cut = [
-      batch.take((start + np.arange(rows)) % batch.size)
-      for start in range(0, batch.size, rows)
-    ]
-    batches.append((batch, cut))
-    return cut
-
-  def answer(trial, batch):
-    masks = gates_of_units(split(settle(model, trial, sizes), sizes))
-    gates = {
-      key: (mask[parts.edges[key]] if '->' in key else mask[parts.nodes[key]])
-      for key, mask in masks.items()
-    }
-    gates = {k: jnp.asarray(g, jnp.float32) for k, g in gates.items()}
-    answers = [
-      np.asarray(_small_answers(small, positions, means, part, gates))
-      for part in parts_of_batch(batch)
-    ]
-    return np.concatenate(answers)[: batch.size]
-
-  return answer
 
 
 def eliminate(
@@ -192,7 +78,7 @@ def eliminate(
     The circuit that is left.
   """
   by_gates = answer_by_gates(model, sizes)
-  some = batch.take(np.arange(min(_ESTIMATE_PAIRS, batch.size)))
+  some = batch.take(np.arange(min(SOME_PAIRS, batch.size)))
 
   def cost(answer, trial, batch):
     answers = answer(trial, batch)
@@ -202,7 +88,7 @@ def eliminate(
     fitted = (1.0, 0.0)
     if calibrate == 'during':
       fitted = batch.calibrate(answer(mask, batch))
-    gates = _unfold(model, split(mask.astype(np.float32), sizes))
+    gates = unfold_gates(model, split(mask.astype(np.float32), sizes))
     slope = gate_slopes(model, gates, some, *fitted, float(target_on == 'kl'))
     return flatten(slopes_of_units(slope), sizes)
 

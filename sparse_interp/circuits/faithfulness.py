@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from sparse_interp.circuits import calibration, selection
-from sparse_interp.circuits.elimination import answer_by_gates
+from sparse_interp.circuits.answers import answer_by_gates
 from sparse_interp.circuits.gated_model import GatedModel, all_outputs
 from sparse_interp.circuits.losses import kl_losses, pair_losses
 from sparse_interp.circuits.necessity import rest_of

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 
 from sparse_interp.circuits import gated_model
 from sparse_interp.circuits.ablation import constants
+from sparse_interp.circuits.answers import answer_by_gates
 from sparse_interp.circuits.circuit import Circuit, hash_params, list_edges
-from sparse_interp.circuits.elimination import answer_by_gates
 from sparse_interp.circuits.examples import make_examples
 from sparse_interp.circuits.faithfulness import FORMULAS, evaluate
 from sparse_interp.circuits.from_ranking import (

@@ -12,12 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sparse_interp.circuits import gated_model, selection
+from sparse_interp.circuits.answers import answer_by_gates, selection_loss
 from sparse_interp.circuits.bisection import Ranked, goal_for
-from sparse_interp.circuits.elimination import (
-  answer_by_gates,
-  eliminate,
-  selection_loss,
-)
+from sparse_interp.circuits.elimination import eliminate
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.necessity import add_until_necessary
 from sparse_interp.circuits.parts import parts_of, settle

@@ -1,10 +1,8 @@
 """Learned gates: one jitted optimisation that says which units matter.
 
-The published method (arXiv 2511.13653, section A.5): a parameter tau per node,
-clamped to [-1, 1]; the gate is on where tau > 0; task loss plus a price per
-active node; AdamW with clipping, warm-up and linear decay. The same with a
-parameter per nonzero weight prunes edges. The rank that the gates end up with,
-not their number, is what `selection` builds a circuit from.
+The published method (arXiv 2511.13653, section A.5) learns a parameter for each
+node; the same with one for each nonzero weight prunes edges. The rank that the
+gates end up with, not their number, is what `selection` makes a circuit of.
 """
 
 import functools
@@ -14,20 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, Key, UInt32
+from jaxtyping import Float, Int
 
-from sparse_interp.circuits import attribution, selection
-from sparse_interp.circuits.gated_model import (
-  GatedModel,
-  Units,
-  outputs,
-  unfold,
-)
-from sparse_interp.circuits.gates import heaviside
+from sparse_interp.circuits import attribution, gate_steps, selection
+from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.prune_config import PruneConfig
 
 # Called with what there is to show: phase, step, steps, task_loss, nodes,
@@ -40,26 +30,6 @@ _CHUNK = 10
 
 # Pairs or sequences that attribution looks at, where gates start from it.
 _ATTRIBUTED = 64
-
-
-class GateState(NamedTuple):
-  """What a step of the optimisation carries on.
-
-  Attributes:
-    tau: {key: gate parameters in [-1, 1]}.
-    calibration: log of the scale, and the shift, of answer logit differences.
-    tau_sum: {key: sum of tau over the steps done}.
-    optimizer: state of the optax chain.
-    key: draws other prompts and subsets.
-    step: steps done.
-  """
-
-  tau: Units
-  calibration: Float[Array, '2']
-  tau_sum: Units
-  optimizer: Any
-  key: Key[Array, '']
-  step: Int[Array, '']
 
 
 class Optimized(NamedTuple):
@@ -75,140 +45,6 @@ class Optimized(NamedTuple):
   tau: dict[str, Float[np.ndarray, '_']]
   tau_mean: dict[str, Float[np.ndarray, '_']]
   history: dict[str, list]
-
-
-def hyperparameters(config: PruneConfig) -> dict[str, np.float32]:
-  """The numbers of a step as arrays: changing one compiles nothing anew."""
-  names = (
-    'steps k_coef k_warmup_fraction weight_decay learning_rate kl_weight '
-    'warmup_fraction beta1 inv_beta2 temperature clip init_noise_scale '
-    'init_noise_bias init_attribution'
-  ).split()
-  hyper = {name: getattr(config, name) for name in names}
-  hyper['calibrate'] = config.calibrate == 'during'
-  return {name: np.float32(value) for name, value in hyper.items()}
-
-
-def _learning_rate(hyper: Mapping, step: Int[Array, '']) -> Float[Array, '']:
-  """Linear warm-up, then linear decay that would reach 0 after the end."""
-  warmup = hyper['warmup_fraction'] * hyper['steps']
-  rising = (step + 1) / jnp.maximum(warmup, 1)
-  falling = (hyper['steps'] - step) / (hyper['steps'] - warmup)
-  return hyper['learning_rate'] * jnp.minimum(1, jnp.minimum(rising, falling))
-
-
-def _price(hyper: Mapping, step: Int[Array, '']) -> Float[Array, '']:
-  """Price of a unit at a step, in nats."""
-  rise = hyper['k_warmup_fraction'] * hyper['steps']
-  return hyper['k_coef'] * jnp.minimum(1, (step + 1) / jnp.maximum(rise, 1))
-
-
-def _optimizer(hyper: Mapping) -> optax.GradientTransformation:
-  """AdamW with clipping; built from traced numbers, so made inside jit."""
-  return optax.chain(
-    optax.clip_by_global_norm(hyper['clip']),
-    optax.scale_by_adam(b1=hyper['beta1'], b2=1 - hyper['inv_beta2']),
-    optax.add_decayed_weights(hyper['weight_decay']),
-    optax.scale_by_learning_rate(lambda step: _learning_rate(hyper, step)),
-  )
-
-
-def _chunk_of_steps(
-  model: GatedModel,
-  data: Any,
-  hyper: Mapping[str, Float[Array, '']],
-  state: GateState,
-  batches: Int[Array, 'chunk batch'],
-  wanted: Bool[Array, 'chunk'],
-) -> tuple[GateState, tuple[Float[Array, 'chunk'], Float[Array, 'chunk']]]:
-  """Scans over wanted steps; returns state, losses and units by step."""
-  optimizer = _optimizer(hyper)
-
-  def objective(learned, price, indices, key):
-    tau, calibration = learned
-    log_scale, shift = hyper['calibrate'] * calibration
-    step = functools.partial(heaviside, temperature=hyper['temperature'])
-    batch = data.take(indices)
-    answers = outputs(model, unfold(model, tau, step), batch, key)
-    losses = batch.losses(
-      answers, jnp.exp(log_scale), shift, hyper['kl_weight']
-    )
-    active = sum(jnp.sum(step(unit)) for unit in tau.values())
-    loss = jnp.mean(losses)
-    return loss + price * active, (loss, active)
-
-  def update(state, indices):
-    learned = (state.tau, state.calibration)
-    key, used = jax.random.split(state.key)
-    gradient, shown = jax.grad(objective, has_aux=True)(
-      learned, _price(hyper, state.step), indices, used
-    )
-    updates, inner = optimizer.update(gradient, state.optimizer, learned)
-    tau, calibration = optax.apply_updates(learned, updates)
-    tau = jax.tree.map(lambda t: jnp.clip(t, -1, 1), tau)
-    total = jax.tree.map(jnp.add, state.tau_sum, tau)
-    state = GateState(tau, calibration, total, inner, key, state.step + 1)
-    return state, shown
-
-  def step(state, inputs):
-    indices, wanted = inputs
-    return jax.lax.cond(
-      wanted,
-      lambda: update(state, indices),
-      lambda: (state, (jnp.nan, jnp.nan)),
-    )
-
-  return jax.lax.scan(step, state, (batches, wanted))
-
-
-_run_chunk = jax.jit(_chunk_of_steps, donate_argnames='state')
-
-
-@functools.partial(
-  jax.jit, static_argnames='data_axis', donate_argnames='state'
-)
-def _run_chunks(model, data, hyper, state, batches, wanted, data_axis):
-  """The same for several jobs side by side, along a first axis.
-
-  What they share has no such axis: with it, every product with a weight would
-  be eight small ones.
-  """
-  axes = (None, data_axis, 0, 0, 0, None)
-  run = jax.vmap(_chunk_of_steps, in_axes=axes)
-  return run(model, data, hyper, state, batches, wanted)
-
-
-def _start(
-  hyper: Mapping[str, Float[Array, '']],
-  lead: Units,
-  seed: UInt32[Array, ''],
-  names: tuple[str, ...],
-) -> GateState:
-  """Gates with noise, led by attribution; all else at zero."""
-  keys = jax.random.split(jax.random.key(seed), len(names) + 1)
-  tau = {}
-  for key, name in zip(keys[1:], names, strict=True):
-    noise = hyper['init_noise_scale'] * jax.random.normal(key, lead[name].shape)
-    level = hyper['init_noise_bias'] + noise
-    tau[name] = jnp.clip(level + hyper['init_attribution'] * lead[name], -1, 1)
-  calibration = jnp.zeros(2)
-  return GateState(
-    tau,
-    calibration,
-    jax.tree.map(jnp.zeros_like, tau),
-    _optimizer(hyper).init((tau, calibration)),
-    keys[0],
-    jnp.zeros((), jnp.int32),
-  )
-
-
-# Names in their order: inside of a compiled function, dicts are sorted.
-_start_one = jax.jit(_start, static_argnames='names')
-
-
-@functools.partial(jax.jit, static_argnames='names')
-def _start_several(hyper, lead, seed, names):
-  return jax.vmap(functools.partial(_start, names=names))(hyper, lead, seed)
 
 
 def _lead(
@@ -276,8 +112,8 @@ def optimize(
   """
   jobs = [(data, prune_config, seed)]
   return _optimize(
-    functools.partial(_run_chunk, model, data),
-    _start_one,
+    functools.partial(gate_steps.run_chunk, model, data),
+    gate_steps.start_one,
     jobs,
     _leads(model, jobs, sizes),
     progress,
@@ -324,12 +160,12 @@ def optimize_together(
     # A state that comes back says otherwise where it lies, though it lies
     # there, and would have the program compiled again.
     state = jax.device_put(state, shared_out)
-    return _run_chunks(
+    return gate_steps.run_chunks(
       shared_model, data, hyper, state, indices, wanted, data_axis=data_axis
     )
 
   leads = _leads(model, jobs, sizes)
-  return _optimize(run, _start_several, jobs, leads, progress, stack)
+  return _optimize(run, gate_steps.start_several, jobs, leads, progress, stack)
 
 
 def _optimize(run, start, jobs, leads, progress, stack):
@@ -337,7 +173,7 @@ def _optimize(run, start, jobs, leads, progress, stack):
   configs = [config for _, config, _ in jobs]
   steps = configs[0].steps
   chunks = -(-steps // _CHUNK)
-  hyper = stack([hyperparameters(config) for config in configs])
+  hyper = stack([gate_steps.hyperparameters(config) for config in configs])
   seeds = stack([np.uint32(seed % 2**32) for *_, seed in jobs])
   state = start(hyper, stack(leads), seeds, tuple(leads[0]))
   batches = [

@@ -21,7 +21,7 @@ from sparse_interp.circuits import (
   selection,
 )
 from sparse_interp.circuits.ablation import constants, task_means
-from sparse_interp.circuits.elimination import answer_by_gates
+from sparse_interp.circuits.answers import answer_by_gates
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.output_loss import Recorded, make_recorded
 from sparse_interp.circuits.parts import parts_of

@@ -13,7 +13,7 @@ from sparse_interp.circuits import (
   gated_model,
 )
 from sparse_interp.circuits.ablation import site_means
-from sparse_interp.circuits.elimination import answer_by_gates
+from sparse_interp.circuits.answers import answer_by_gates
 from sparse_interp.circuits.parts import parts_of
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.pruning import Progress

@@ -15,7 +15,6 @@ Circuits are counted in edges and measured on test pairs.
 import json
 import pathlib
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -28,7 +27,7 @@ from sparse_interp.circuits import (
   gated_model,
   sweep,
 )
-from sparse_interp.circuits.elimination import answer_by_gates
+from sparse_interp.circuits.answers import answer_by_gates
 from sparse_interp.circuits.faithfulness import bootstrap_interval
 from sparse_interp.circuits.from_ranking import Split
 from sparse_interp.circuits.gated_model import GatedModel
@@ -37,31 +36,19 @@ from sparse_interp.circuits.parts import parts_of
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.search import search
 from sparse_interp.circuits.task_loss import Pairs, make_pairs
-from sparse_interp.interop import load
-from sparse_interp.runs import agreement, pose, pretrained, prune, table
-from sparse_interp.runs.compiled_circuits import gate, record
-from sparse_interp.runs.together import time_together
+from sparse_interp.runs import (
+  agreement,
+  pose,
+  pretrained,
+  prune,
+  strength_summary,
+  table,
+  together,
+)
 from sparse_interp.training import metrics
 from sparse_interp.training import workdir as workdir_lib
 
 _PHASE = 'strength'
-
-METHODS = (
-  'nodes',
-  'nodes_eliminated',
-  'edges_bisected',
-  'edges',
-  'attribution',
-)
-
-FORMULAS = {
-  'edges': 'nonzero weights between kept nodes; with edge masks, kept weights',
-  'test_loss': 'two-way cross-entropy in nats at the last token, mean over '
-  'both sides and all test pairs, what is removed at its mean over pretraining '
-  'text, logits scaled and shifted as fitted on training pairs',
-  'geometric mean': 'of edges over tasks; a circuit without edges counts as 1',
-  'ratio': 'geometric mean over tasks of the ratio of edges',
-}
 
 
 def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -101,7 +88,9 @@ def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     jax.clear_caches()
     per_task = (time.monotonic() - started) / (i + 1)
     left = metrics.duration(per_task * (len(learned) - i - 1))
-    metrics.say(_PHASE, f'{line(name, tasks[name])}, {left} left')
+    metrics.say(
+      _PHASE, f'{strength_summary.line(name, tasks[name])}, {left} left'
+    )
   pairs = make_pairs(measured[learned[0]].pairs[0])
   summary = workdir_lib.add_to_summary(
     workdir,
@@ -111,15 +100,15 @@ def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
       'device': workdir_lib.device_name(),
       'ablation': 'mean over pretraining',
       'split': 'test pairs',
-      'formulas': FORMULAS,
+      'formulas': strength_summary.FORMULAS,
       'tasks': tasks,
-      **conclusions(tasks),
-      'together': together(config, model, pairs),
+      **strength_summary.conclusions(tasks),
+      'together': together.time_cases(config, model, pairs),
       'agreement': agreement.check(config, loaded, pairs),
       'wall_seconds': time.monotonic() - begun,
     },
   )
-  print_summary(summary)
+  strength_summary.print_summary(summary)
   return summary
 
 
@@ -218,128 +207,3 @@ def measure(
 def _curve(config, model, ranking, data, base):
   sizes = from_ranking.units_of(model, base)
   return sweep.curve(model, *ranking, sizes, data, base, config.targets)
-
-
-def together(
-  config: config_dict.ConfigDict, model: GatedModel, pairs: Pairs
-) -> dict[str, Any]:
-  """Eight jobs at once against in sequence, for every case of the config.
-
-  One job of a large model or batch keeps the processor busy by itself; that of
-  a small one is mostly overhead, which jobs then share.
-  """
-  program = load(config.programs_directory + '/reverse.npz')
-  inputs = program.draw(config.program_sequences, config.seed, 'train')
-  recorded = record(program, inputs)
-  on = {
-    'model': (model, pairs),
-    'program': (gate(program, recorded, 'task_mean'), recorded),
-  }
-  results = {}
-  for name, case in config.together.items():
-    fields = {**config.prune.to_dict(), **case.to_dict()}
-    gated, data = on[fields.pop('on')]
-    repetitions = fields.pop('repetitions')
-    results[name] = time_together(
-      gated, data, PruneConfig(**fields), repetitions
-    )
-    metrics.say(_PHASE, together_line(name, results[name]))
-  return results
-
-
-def together_line(name: str, found: Mapping[str, Any]) -> str:
-  """How long eight jobs take in both ways."""
-  return (
-    f'eight jobs at once over in sequence, {name}: {found["ratio"]:.3f} '
-    f'(batch {found["batch"]})'
-  )
-
-
-def conclusions(tasks: Mapping[str, Any]) -> dict[str, Any]:
-  """Geometric means and ratios over the tasks that were pruned."""
-  pruned = {
-    n: task['circuits'] for n, task in tasks.items() if 'circuits' in task
-  }
-
-  def edges(method, names):
-    return [max(pruned[name][method]['edges'], 1) for name in names]
-
-  def ratio(one, other, names):
-    if not names:
-      return None
-    logs = np.log(edges(one, names)) - np.log(edges(other, names))
-    return float(np.exp(logs.mean()))
-
-  def reaching(*methods):
-    return [
-      name
-      for name, circuits in pruned.items()
-      if all(circuits[method]['reaches_target'] for method in methods)
-    ]
-
-  every = list(pruned)
-  ratios = {}
-  for name, one, other in (
-    ('edges_over_nodes', 'edges', 'nodes'),
-    ('edges_over_nodes_eliminated', 'edges', 'nodes_eliminated'),
-    ('edges_over_attribution', 'edges', 'attribution'),
-    ('nodes_over_attribution', 'nodes', 'attribution'),
-  ):
-    both = reaching(one, other)
-    ratios[name] = {
-      'ratio': ratio(one, other, every),
-      'tasks': len(every),
-      'ratio_where_both_reach_the_target': ratio(one, other, both),
-      'tasks_where_both_reach_the_target': len(both),
-    }
-  means = {m: sweep.geometric_mean(edges(m, every)) for m in METHODS}
-  curves = {
-    method: sweep.geometric_means(
-      {n: tasks[n]['curves'][method] for n in every}
-    )
-    for method in ('edges', 'attribution')
-  }
-  gain = {
-    gates: {
-      name: tasks[name]['search'][gates]['best_edges']
-      / max(tasks[name]['search'][gates]['default_edges'], 1)
-      for name in every
-    }
-    for gates in ('nodes', 'edges')
-  }
-  return {
-    'geometric_mean_edges': means,
-    'ratios': ratios,
-    'search_gain': gain,
-    'sweep': curves,
-    'not_pruned': {
-      n: task['not_pruned'] for n, task in tasks.items() if n not in pruned
-    },
-  }
-
-
-def line(name: str, task: Mapping[str, Any]) -> str:
-  """Edges and test loss by method."""
-  if 'not_pruned' in task:
-    return f'{name:<28} not pruned: {task["not_pruned"]}'
-  shown = [
-    f'{method} {task["circuits"][method]["edges"]} '
-    f'({task["circuits"][method]["test_loss"]:.3f})'
-    for method in METHODS
-  ]
-  return f'{name:<28} ' + ', '.join(shown)
-
-
-def print_summary(summary: Mapping[str, Any]) -> None:
-  """Prints what the run came to."""
-  for name, task in summary['tasks'].items():
-    print(line(name, task))
-  for method, mean in summary['geometric_mean_edges'].items():
-    print(f'geometric mean of edges, {method:<18} {mean:.1f}')
-  for name, found in summary['ratios'].items():
-    print(f'{name:<30} {found["ratio"]:.3f} over {found["tasks"]} tasks')
-  for point in summary['sweep']['edges']:
-    print(f'edges at target {point["target"]}: {point["edges"]}')
-  for name, found in summary['together'].items():
-    print(together_line(name, found))
-  print('largest logit difference', summary['agreement'])

@@ -5,16 +5,51 @@ Both ways are compiled before they are timed, and take turns.
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from ml_collections import config_dict
 
 from sparse_interp.circuits.gated_model import GatedModel, unit_sizes
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.pruning import optimize, optimize_together
+from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.interop import load
+from sparse_interp.runs.compiled_circuits import gate, record
+from sparse_interp.training import metrics
+
+_PHASE = 'strength'
 
 # Prices that the jobs differ in, besides their seeds.
 _PRICES = np.geomspace(0.3, 3, 8)
+
+
+def time_cases(
+  config: config_dict.ConfigDict, model: GatedModel, pairs: Pairs
+) -> dict[str, Any]:
+  """Times `config.together`, case by case.
+
+  One job of a large model or batch keeps the processor busy by itself; that of
+  a small one is mostly overhead, which jobs then share.
+  """
+  program = load(config.programs_directory + '/reverse.npz')
+  inputs = program.draw(config.program_sequences, config.seed, 'train')
+  recorded = record(program, inputs)
+  on = {
+    'model': (model, pairs),
+    'program': (gate(program, recorded, 'task_mean'), recorded),
+  }
+  results = {}
+  for name, case in config.together.items():
+    fields = {**config.prune.to_dict(), **case.to_dict()}
+    gated, data = on[fields.pop('on')]
+    repetitions = fields.pop('repetitions')
+    results[name] = time_together(
+      gated, data, PruneConfig(**fields), repetitions
+    )
+    metrics.say(_PHASE, line(name, results[name]))
+  return results
 
 
 def time_together(
@@ -78,4 +113,12 @@ def _difference(together, in_sequence):
     for one, other in zip(together, in_sequence, strict=True)
     for key in one.tau
     if one.tau[key].size
+  )
+
+
+def line(name: str, found: Mapping[str, Any]) -> str:
+  """How long eight jobs take in both ways."""
+  return (
+    f'eight jobs at once over in sequence, {name}: {found["ratio"]:.3f} '
+    f'(batch {found["batch"]})'
   )

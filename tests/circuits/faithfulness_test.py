@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparse_interp.circuits import (
-  elimination,
+  answers,
   faithfulness,
   gated_model,
   losses,
@@ -92,8 +92,8 @@ def test_a_tied_unit_is_added_as_one(known):
 def test_a_quiet_circuit_passes_only_under_its_calibration(known):
   quiet = np.tile(np.array([[0.1, -0.1]], np.float32), (32, 1))
   pairs = task_loss.make_pairs(known.test)
-  raw = elimination.selection_loss(pairs, quiet, 'after')
-  calibrated = elimination.selection_loss(pairs, quiet, 'during')
+  raw = answers.selection_loss(pairs, quiet, 'after')
+  calibrated = answers.selection_loss(pairs, quiet, 'during')
   np.testing.assert_allclose(raw, np.log1p(np.exp(-0.1)), rtol=1e-5)
   assert calibrated < 0.2
 
@@ -101,8 +101,8 @@ def test_a_quiet_circuit_passes_only_under_its_calibration(known):
 def test_a_target_on_kl_measures_kl(known):
   pairs = gated_model.add_full(known.model, task_loss.make_pairs(known.test))
   wrong = np.zeros((32, 2), np.float32)
-  assert elimination.selection_loss(pairs, pairs.full, 'after', 'kl') < 1e-6
+  assert answers.selection_loss(pairs, pairs.full, 'after', 'kl') < 1e-6
   np.testing.assert_allclose(
-    elimination.selection_loss(pairs, wrong, 'after', 'kl'),
+    answers.selection_loss(pairs, wrong, 'after', 'kl'),
     losses.kl_losses(wrong, pairs.full).mean(),
   )

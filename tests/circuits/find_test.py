@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from sparse_interp.circuits import (
-  elimination,
+  answers,
   find,
   from_ranking,
+  gate_steps,
   gated_model,
   pruning,
   selection,
@@ -51,7 +52,7 @@ def found(known):
 
 def _loss(known, keep, sizes):
   pairs = task_loss.make_pairs(known.train).take(np.arange(16))
-  answer = elimination.answer_by_gates(known.model, sizes)
+  answer = answers.answer_by_gates(known.model, sizes)
   return float(pairs.losses(answer(keep, pairs)).mean())
 
 
@@ -256,7 +257,7 @@ def test_progress_tells_step_loss_nodes_and_time_left(found):
 
 
 def test_all_tasks_of_a_shape_share_one_compilation(known, found):
-  compiled = pruning._run_chunk._cache_size()
+  compiled = gate_steps.run_chunk._cache_size()
   other = dataclasses.replace(known.train, tokens=known.train.tokens[::-1])
   pruning.optimize(
     known.model,
@@ -265,7 +266,7 @@ def test_all_tasks_of_a_shape_share_one_compilation(known, found):
     dataclasses.replace(_CONFIG, steps=25, k_coef=3e-3, learning_rate=1e-2),
     seed=3,
   )
-  assert pruning._run_chunk._cache_size() == compiled
+  assert gate_steps.run_chunk._cache_size() == compiled
 
 
 def test_same_seed_gives_the_same_gates_and_history_counts_steps(known):

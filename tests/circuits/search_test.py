@@ -11,7 +11,7 @@ import pytest
 
 from sparse_interp.circuits import (
   from_ranking,
-  pruning,
+  gate_steps,
   search,
   search_space,
   task_loss,
@@ -49,7 +49,7 @@ def found(model, train, tmp_path_factory):
   handler = logging.Handler()
   handler.emit = lambda record: messages.append(record.getMessage())
   logging.getLogger('jax').addHandler(handler)
-  pruning._run_chunks.clear_cache()
+  gate_steps.run_chunks.clear_cache()
   with jax.log_compiles():
     result = search.search(
       model, train, _BAD, 10, 4, 0, directory, lambda x: shown.append(dict(x))

@@ -11,7 +11,7 @@ from experiments import quickstart as experiment
 from experiments import strength as strength_experiment
 from sparse_interp import main
 from sparse_interp.circuits import circuit as circuit_lib
-from sparse_interp.runs import strength
+from sparse_interp.runs import strength_summary
 
 pytestmark = pytest.mark.slow
 
@@ -138,7 +138,7 @@ def test_every_way_of_pruning_is_compared_and_kept(workdir, tmp_path, capsys):
   assert pruned
   for task in pruned:
     edges = {m: c['edges'] for m, c in task['circuits'].items()}
-    assert set(edges) == set(strength.METHODS)
+    assert set(edges) == set(strength_summary.METHODS)
     assert edges['edges'] <= edges['edges_bisected']
     # The fixed defaults are trial 0: a search never loses to them.
     for found in task['search'].values():
