@@ -40,9 +40,13 @@ class GPT(nn.Module):
 
   Attributes:
     config: the architecture.
+    blocks: side of the square blocks in which the matrices of the layers are
+      zero, if they are: products then skip them where that can pay, and
+      `mutable=['occupancy']` returns the share of blocks that are not zero.
   """
 
   config: GPTConfig
+  blocks: int | None = None
 
   @nn.compact
   def __call__(
@@ -100,7 +104,7 @@ class GPT(nn.Module):
     if added is not None:
       x = x + added
     for layer in range(config.n_layer):
-      x = Block(config, name=f'h_{layer}')(
+      x = Block(config, self.blocks, name=f'h_{layer}')(
         x,
         concatenated,
         visible,

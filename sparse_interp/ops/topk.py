@@ -30,6 +30,11 @@ IMPLEMENTATIONS = (
   'interpret_gpu',
 )
 
+# More entries than this are searched so many rows at a time on a CPU: 3 times
+# faster for 8192 rows of 1024.
+_FIT_CACHES = 2**22
+_ROWS = 256
+
 # Below this many entries a projection is not worth a kernel's launches.
 _SMALLEST_FOR_A_KERNEL = 2**16
 
@@ -152,8 +157,17 @@ def _abs_topk(x, k, impl):
 
 
 def _abs_topk_forward(x, k, impl):
-  keep = _keep(x, k, (x.ndim - 1,), impl)
+  keep = _keep_in_rows(x, k, impl)
   return jnp.where(keep, x, 0), keep
+
+
+def _keep_in_rows(x, k, impl):
+  """Marks the k largest of every row; on a CPU, of a few rows at a time."""
+  rows = x.reshape(-1, x.shape[-1])
+  if impl != 'cpu' or x.size <= _FIT_CACHES or rows.shape[0] % _ROWS:
+    return _keep(x, k, (x.ndim - 1,), impl)
+  rows = rows.reshape(-1, _ROWS, x.shape[-1])
+  return lax.map(lambda x: _keep(x, k, (1,), impl), rows).reshape(x.shape)
 
 
 def _abs_topk_backward(k, impl, keep, gradient):

@@ -121,7 +121,7 @@ def _make(name: str, config: config_dict.ConfigDict) -> Step:
 
 def _jax_step(plan: plan_lib.Plan, tokens: Any, seed: int) -> Step:
   """The step of the pretrain run; a density of 1 needs no projection."""
-  model = GPT(plan.model)
+  model = GPT(plan.model, plan.blocks)
   targets = {} if plan.schedule.density == 1 else plan.targets
   transform = optimizer.make_optimizer(
     plan.optimizer, plan.learning_rate, targets
@@ -145,6 +145,7 @@ def _dense_twin(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
   with twin.ignore_type():
     twin.model.activation_density = None
     twin.sparsity.density = 1.0
+    twin.sparsity.block = None
   return twin
 
 

@@ -50,7 +50,9 @@ def test_answers_and_slopes_of_gates_are_those_of_dense_products(
     answers = jax.jit(gated_model.outputs)(model, gates, pairs, key)
     found.append((answers, gated_model.gate_slopes(model, gates, pairs)))
   assert found[0][1].keys() == found[1][1].keys()
-  assert any(np.abs(slope).max(initial=0) > 1e-3 for slope in found[0][1].values())
+  assert any(
+    np.abs(slope).max(initial=0) > 1e-3 for slope in found[0][1].values()
+  )
   jax.tree.map(
     lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5),
     *found,
