@@ -43,6 +43,7 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
   config.prune.kl_weight = 0.0  # share of KL to the full model in the loss
   config.prune.target_on = 'task'  # or 'kl'
   config.prune.target_loss = 0.15  # nats; published
+  config.prune.products = 'auto'  # with weights: or 'dense', 'row_sparse'
   config.prune.steps = 160
   config.prune.learning_rate = 3e-2
   config.prune.k_coef = 5e-3  # price of a node, in nats

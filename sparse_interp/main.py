@@ -24,7 +24,9 @@ from sparse_interp import user_errors
 from sparse_interp.runs import (
   ground_truth,
   import_model,
+  kernels,
   prune,
+  prune_time,
   quickstart,
   step_time,
   strength,
@@ -34,8 +36,10 @@ from sparse_interp.training import memory, pretrain
 RUNS = {
   'ground_truth': ground_truth.ground_truth,
   'import_model': import_model.import_model,
+  'kernels': kernels.kernels,
   'pretrain': pretrain.pretrain,
   'prune': prune.prune,
+  'prune_time': prune_time.prune_time,
   'quickstart': quickstart.quickstart,
   'step_time': step_time.step_time,
   'strength': strength.strength,

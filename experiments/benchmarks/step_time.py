@@ -1,10 +1,16 @@
-"""Time of a sparse training step against the same step dense.
+"""Time of a sparse training step, dense, and by the same recipe in torch.
 
     python -m sparse_interp.main --config=experiments/benchmarks/step_time.py \
         --workdir=runs/step_time
 
-The size is that of experiments/pretrain/laptop.py; the dense twin has density
-1, no projection and no AbsTopK. Measured on 2 CPU cores (jax 0.10.2): sparse
+The size is that of experiments/pretrain/laptop.py, or of a published one:
+`step_time.py:1`, `:2` and `:4` are expansion factors, with batches of 8 (give
+--config.data.batch_size=128 to an accelerator). All steps are made at the final
+density. The dense twin has density 1, no projection and no AbsTopK;
+torch_recipe.py beside this file takes part where torch is installed, eager and
+compiled. Utilisation is stated against --config.peak_flops if it is given.
+
+Earlier, at the first steps of the anneal, on 2 CPU cores (jax 0.10.2): sparse
 232 ms, dense 217 ms, ratio 1.07 (medians of 30, in turns); the numbers are in
 experiments/benchmarks/results/step_time_2_cpu_cores.json.
 """
@@ -14,14 +20,42 @@ import pathlib
 
 from ml_collections import config_dict
 
+_HERE = pathlib.Path(__file__).parent
+SIZES = ('tiny', 'laptop', '1', '2', '4')
 
-def get_config() -> config_dict.ConfigDict:
-  """Returns the configuration."""
-  path = pathlib.Path(__file__).parent.parent / 'pretrain' / 'laptop.py'
-  spec = importlib.util.spec_from_file_location('laptop', path)
+
+def _pretrain_config(name, *arguments):
+  path = _HERE.parent / 'pretrain' / f'{name}.py'
+  spec = importlib.util.spec_from_file_location(name, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  config = module.get_config()
+  return module.get_config(*arguments)
+
+
+def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
+  """Returns the configuration of a size, one of SIZES.
+
+  Raises:
+    ValueError: there is no such size.
+  """
+  if size not in SIZES:
+    raise ValueError(
+      f'size must be one of {", ".join(SIZES)}, got {size!r}; choose e.g. '
+      'step_time.py:laptop.'
+    )
+  if size in ('tiny', 'laptop'):
+    config = _pretrain_config(size)
+  else:
+    config = _pretrain_config('expansion', size)
+    config.data.batch_size = 8
+    config.model.dtype = 'float32'  # 'bfloat16' for an accelerator
+  # The final density from the first step on.
+  config.sparsity.start_fraction = 0.0
+  config.sparsity.stop_fraction = 0.0
   config.run = 'step_time'
   config.repetitions = 30
+  config.budget = 1e9  # seconds in all
+  config.steps = ('sparse', 'dense', 'torch', 'torch_compiled')
+  config.torch_recipe = str(_HERE / 'torch_recipe.py')
+  config.peak_flops = 0.0  # of the machine, in config.model.dtype; 0: unknown
   return config

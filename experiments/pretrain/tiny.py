@@ -40,6 +40,9 @@ def get_config() -> config_dict.ConfigDict:
   config.sparsity.embedding_schedule = 'fixed'  # or 'bug', as in the paper
   config.sparsity.minimum_alive = 4  # weights per neuron and channel
   config.sparsity.biases = 'sparse'  # or 'dense'
+  # Side of blocks kept or dropped whole in the layers' matrices, 16 to 128;
+  # None, the default here, for single weights.
+  config.sparsity.block = config_dict.placeholder(int)
 
   config.optimizer = config_dict.ConfigDict()
   config.optimizer.learning_rate = 1.28e-2  # at its peak and final density

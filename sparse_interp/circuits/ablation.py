@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sparse_interp.models import GPT, GPTConfig, sites
+from sparse_interp.models import GPT, GPTConfig, frozen, sites
 
 ABLATIONS = (
   'mean',
@@ -80,6 +80,7 @@ def site_means(
     ValueError: if there is no batch.
   """
   totals, count = {}, 0
+  params = frozen.freeze(config, params)
   for tokens in batches:
     tokens = jnp.asarray(tokens)
     for site, mean in _batch_means(config, params, tokens).items():
@@ -118,6 +119,7 @@ def task_means(
     batch: training Pairs or Recorded.
   """
   totals, count = {}, 0
+  params = frozen.freeze(config, params)
   for start in range(0, batch.size, _PROMPTS):
     part = batch.take(np.arange(start, min(start + _PROMPTS, batch.size)))
     visible = part.visible()

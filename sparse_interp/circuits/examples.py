@@ -62,7 +62,7 @@ def make_examples(
       )
   tokens = pairs.tokens.reshape(-1, pairs.tokens.shape[2])
   run = jax.jit(GPT(model.config).apply)
-  _, recorded = run({'params': model.params}, tokens)
+  _, recorded = run({'params': model.frozen}, tokens)
   activations = {
     site: np.asarray(recorded[site][..., kept], np.float32)
     for site, kept in nodes.items()

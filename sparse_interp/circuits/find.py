@@ -112,7 +112,9 @@ def find_circuit(
   """
   train, test = make_pairs(train_task), make_pairs(test_task)
   values = constants(config, params, means, prune_config.ablation, train)
-  model = gated_model.make(config, params, values, prune_config.ablation)
+  model = gated_model.make(
+    config, params, values, prune_config.ablation, prune_config.products
+  )
   found = prune(model, train, prune_config, seed, progress)
   parts = parts_of(model, found.keep, found.sizes)
   if progress is not None:

@@ -18,12 +18,14 @@ from jaxtyping import Array, Float, Key, Shaped
 from sparse_interp.circuits.ablation import OF_OTHER_PROMPTS, check_ablation
 from sparse_interp.circuits.gates import (
   EdgeIndex,
+  EdgeSlots,
   Gates,
   Values,
   apply_gates,
+  edge_slots,
   nonzero_weights,
 )
-from sparse_interp.models import GPT, GPTConfig
+from sparse_interp.models import GPT, GPTConfig, frozen
 from sparse_interp.models.sites import node_sites
 
 # {key: one number per unit}; keys are sites, matrices, or `{layer}.attn.qk`.
@@ -38,7 +40,7 @@ _RESTORED = 0.5
 
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=['params', 'values', 'edges'],
+  data_fields=['params', 'values', 'edges', 'frozen', 'slots'],
   meta_fields=['config', 'ablation'],
 )
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,8 @@ class GatedModel:
     params: its parameters.
     values: {site: what removed nodes take}, as from `ablation.constants`.
     edges: {matrix name: rows and columns of nonzero weights}.
+    frozen: the parameters as the model runs on them, from `models.frozen`.
+    slots: {matrix name: places of its weights in a frozen kernel}.
     ablation: one of `ablation.ABLATIONS`.
   """
 
@@ -57,21 +61,36 @@ class GatedModel:
   params: dict
   values: Values
   edges: EdgeIndex
+  frozen: dict
+  slots: EdgeSlots
   ablation: str = 'mean'
 
 
 def make(
-  config: GPTConfig, params: dict, values: Values, ablation: str = 'mean'
+  config: GPTConfig,
+  params: dict,
+  values: Values,
+  ablation: str = 'mean',
+  products: str = 'auto',
 ) -> GatedModel:
   """Gathers a model and its nonzero weights.
 
+  Args:
+    config: the model.
+    params: its parameters.
+    values: {site: what removed nodes take}.
+    ablation: one of `ablation.ABLATIONS`.
+    products: how it multiplies with its weights, one of `frozen.PRODUCTS`.
+
   Raises:
-    ValueError: if the ablation is unknown.
+    ValueError: if the ablation or the products are unknown.
   """
   check_ablation(ablation)
   edges = nonzero_weights(config, params)
   values = {site: jnp.asarray(value) for site, value in values.items()}
-  return GatedModel(config, params, values, edges, ablation)
+  running = frozen.freeze(config, params, products)
+  slots = edge_slots(config, running)
+  return GatedModel(config, params, values, edges, running, slots, ablation)
 
 
 def unit_sizes(
@@ -162,7 +181,7 @@ def unfold(
 def _other_values(model, batch, key):
   """Activations of the full model on other prompts, position by position."""
   inputs, positions = batch.partners(model.ablation, key)
-  _, seen = GPT(model.config).apply({'params': model.params}, **inputs)
+  _, seen = GPT(model.config).apply({'params': model.frozen}, **inputs)
   values = {}
   for site in model.values:
     for name in {site, site.replace('attn.v', 'attn.y')}:
@@ -192,7 +211,7 @@ def outputs(
       for one, (name, gate) in zip(keys, sorted(gates.items()), strict=True)
     }
   params, edits = apply_gates(
-    model.config, model.params, model.edges, gates, values
+    model.config, model.frozen, model.edges, gates, values, model.slots
   )
   inputs = batch.inputs()
   logits, _ = GPT(model.config).apply({'params': params}, edits=edits, **inputs)

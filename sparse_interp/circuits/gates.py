@@ -6,6 +6,7 @@ step is replaced by the derivative of a sigmoid (arXiv 2511.13653, section A.5;
 the exact surrogate is not published, s(x/T) (1 - s(x/T)) / T is the usual one).
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 
@@ -14,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sparse_interp.models import GPTConfig
-from sparse_interp.models.sites import edge_matrices
+from sparse_interp.models import GPTConfig, frozen
+from sparse_interp.models.sites import EdgeMatrix, edge_matrices
+from sparse_interp.ops.row_sparse import RowSparse, row_sparse_matmul
 
 # {site: (width,) gates of its nodes} and {name of an EdgeMatrix: (edges,) gates
 # of its nonzero weights}, in one mapping; values in [0, 1].
@@ -27,6 +29,9 @@ Values = Mapping[str, Float[Array | np.ndarray, '...']]
 
 # {name of an EdgeMatrix: rows and columns of its nonzero weights}.
 EdgeIndex = Mapping[str, Int[Array | np.ndarray, '2 _']]
+
+# {name of an EdgeMatrix: places of its weights among those of its kernel}.
+EdgeSlots = Mapping[str, Int[Array | np.ndarray, '_']]
 
 
 @jax.custom_vjp
@@ -96,6 +101,7 @@ def apply_gates(
   edges: EdgeIndex,
   gates: Gates,
   values: Values,
+  slots: EdgeSlots | None = None,
 ) -> tuple[dict, dict[str, Callable[[Array], Array]]]:
   """Turns gates into parameters and edits of a model call.
 
@@ -105,12 +111,13 @@ def apply_gates(
 
   Args:
     config: the model.
-    params: its parameters.
+    params: its parameters, frozen ones (`models.frozen`) among them.
     edges: where the nonzero weights are, for matrices that have gates.
     gates: gates by site or matrix; what is absent stays untouched.
     values: what removed parts take, for every site concerned. Weights that
       read values mixed by attention take `{layer}.attn.y` where it is there,
       as it must be with attention sinks, see `sites.read_site`.
+    slots: of frozen kernels, from `edge_slots`.
 
   Returns:
     Parameters and edits for `GPT.apply`.
@@ -124,16 +131,56 @@ def apply_gates(
   for matrix in edge_matrices(config):
     if matrix.name not in gates:
       continue
-    block = matrix.block(params)
-    rows, columns = edges[matrix.name]
-    weights = block[rows, columns] * gates[matrix.name]
-    kept = jnp.zeros_like(block).at[rows, columns].set(weights)
-    params = matrix.replace_block(params, kept)
     mixed = matrix.source.replace('attn.v', 'attn.y')
     value = values[mixed if mixed in values else matrix.source]
-    removed = value @ (block - kept)
+    gate, where = gates[matrix.name], (slots or {}).get(matrix.name)
+    if where is None:
+      params, removed = _gate(matrix, params, edges[matrix.name], gate, value)
+    else:
+      params, removed = _gate_frozen(matrix, params, where, gate, value)
     edits[f'{matrix.target}.raw'] = lambda x, removed=removed: x + removed
   return params, edits
+
+
+def _gate(matrix, params, edges, gate, value):
+  """Parameters with gated weights, and what the removed ones add."""
+  block = matrix.block(params)
+  rows, columns = edges
+  kept = (
+    jnp.zeros_like(block).at[rows, columns].set(block[rows, columns] * gate)
+  )
+  return matrix.replace_block(params, kept), value @ (block - kept)
+
+
+def _gate_frozen(matrix, params, slots, gate, value):
+  """The same for a kernel that holds its nonzero weights alone."""
+  kernel = frozen.at(params, matrix.path)
+  weights = kernel.value[slots]
+  with_kept = kernel.value.at[slots].set(weights * gate)
+  kept = dataclasses.replace(kernel, value=with_kept)
+  removed = dataclasses.replace(kernel, value=kernel.value - with_kept)
+  added = row_sparse_matmul(value, removed)[..., matrix.start : matrix.stop]
+  return frozen.replace(params, matrix.path, kept), added
+
+
+def edge_slots(config: GPTConfig, params: dict) -> EdgeSlots:
+  """{matrix name: places of its weights in the values of a frozen kernel}.
+
+  They stand in the order of `nonzero_weights`. Matrices with dense kernels are
+  left out.
+  """
+  slots = {}
+  for matrix in edge_matrices(config):
+    kernel = frozen.at(params, matrix.path)
+    if isinstance(kernel, RowSparse):
+      slots[matrix.name] = _slots(matrix, kernel)
+  return slots
+
+
+def _slots(matrix: EdgeMatrix, kernel: RowSparse) -> Int[Array, '_']:
+  columns = np.asarray(kernel.layout.by_input.index)
+  own = (columns >= matrix.start) & (columns < matrix.stop)
+  return jnp.asarray(np.asarray(kernel.layout.order)[own])
 
 
 def nonzero_weights(

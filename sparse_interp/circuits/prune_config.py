@@ -3,11 +3,13 @@
 import dataclasses
 
 from sparse_interp.circuits.ablation import check_ablation
+from sparse_interp.models.frozen import PRODUCTS
 
 _CHOICES = {
   'gates': ('nodes', 'edges'),
   'calibrate': ('after', 'during'),
   'target_on': ('task', 'kl'),
+  'products': PRODUCTS,
 }
 
 
@@ -60,6 +62,9 @@ class PruneConfig:
     min_necessity: task loss that the full model must rise to on the selection
       pairs when the circuit is ablated from it; nodes are added until it
       does. None asks for nothing.
+    products: how the model multiplies with its weights: with all of them
+      ('dense'), with the nonzero ones ('row_sparse'), or with these where
+      that is known to be faster ('auto').
   """
 
   gates: str = 'nodes'
@@ -90,6 +95,7 @@ class PruneConfig:
   calibrate: str = 'during'
   eliminate: bool = True
   min_necessity: float | None = None
+  products: str = 'auto'
 
   def __post_init__(self):
     for field in ('steps', 'batch_pairs', 'selection_pairs', 'attempts'):

@@ -14,7 +14,13 @@ from jaxtyping import Array, Float, Int
 
 from sparse_interp.models import sites
 from sparse_interp.models.config import GPTConfig
-from sparse_interp.models.layers import Block, Norm, visibility
+from sparse_interp.models.layers import (
+  Block,
+  Norm,
+  frozen_kernel,
+  visibility,
+)
+from sparse_interp.ops.row_sparse import row_sparse_matmul
 
 Edit = Callable[[Array], Array]
 
@@ -34,9 +40,13 @@ class GPT(nn.Module):
 
   Attributes:
     config: the architecture.
+    blocks: side of the square blocks in which the matrices of the layers are
+      zero, if they are: products then skip them where that can pay, and
+      `mutable=['occupancy']` returns the share of blocks that are not zero.
   """
 
   config: GPTConfig
+  blocks: int | None = None
 
   @nn.compact
   def __call__(
@@ -94,7 +104,7 @@ class GPT(nn.Module):
     if added is not None:
       x = x + added
     for layer in range(config.n_layer):
-      x = Block(config, name=f'h_{layer}')(
+      x = Block(config, self.blocks, name=f'h_{layer}')(
         x,
         concatenated,
         visible,
@@ -158,6 +168,11 @@ class GPT(nn.Module):
     if config.tied_unembed:
       kernel = embed.embedding.T.astype(config.dtype)
       return product(x.astype(config.dtype), kernel, (((2,), (0,)), ((), ())))
+    sparse = frozen_kernel(self, 'lm_head')
+    if sparse is not None:
+      # The sums are float32 whatever comes in; the product stays so.
+      x = x.astype(config.dtype).astype(jnp.float32)
+      return row_sparse_matmul(x, sparse)
     return nn.Dense(
       config.output_width,
       use_bias=False,

@@ -15,9 +15,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sparse_interp.models.config import GPTConfig
+from sparse_interp.ops.block_sparse_linear import block_sparse_linear
+from sparse_interp.ops.row_sparse import RowSparse, row_sparse_matmul
 from sparse_interp.ops.topk import abs_topk
 
 See = Callable[[str, Array], Array]
+
+# Queries that attend at a time in long sequences; with so few as `_FEW` a split
+# costs more than it saves (measured for 128 and 256 tokens on 2 cores).
+_QUERIES = 64
+_FEW = 128
 
 
 def sparsify(
@@ -54,14 +61,44 @@ class Norm(nn.Module):
     return x * jax.lax.rsqrt(variance + epsilon) * scale + bias
 
 
-def _dense(config: GPTConfig, width: int, stddev: float, name: str) -> nn.Dense:
+def linear(
+  module: nn.Module, width: int, stddev: float, name: str, x: Array
+) -> Float[Array, 'batch time width']:
+  """x times a matrix of the module, plus its bias if there is one.
+
+  Where the parameters hold a `RowSparse` as the kernel, see `models.frozen`,
+  the product takes its few weights; else this is `nn.Dense`, and with
+  `module.blocks` one that skips blocks of zeros and sows how many are not.
+  """
+  config = module.config
+  sparse = frozen_kernel(module, name)
+  if sparse is not None:
+    y = row_sparse_matmul(x.astype(config.dtype), sparse)
+    if not config.use_bias:
+      return y
+    return y + module.get_variable('params', name)['bias'].astype(config.dtype)
+
+  def skip_zeros(x, kernel, *_, **__):
+    y, kept = block_sparse_linear(x, kernel, module.blocks)
+    module.sow('occupancy', f'{name}_blocks', kept)
+    return y
+
   return nn.Dense(
     width,
     use_bias=config.use_bias,
     dtype=config.dtype,
     kernel_init=nn.initializers.normal(stddev),
+    dot_general=None if module.blocks is None else skip_zeros,
     name=name,
-  )
+  )(x)
+
+
+def frozen_kernel(module: nn.Module, name: str) -> RowSparse | None:
+  """The kernel of a child of this name, if it is a `RowSparse`."""
+  if not module.has_variable('params', name):
+    return None
+  kernel = module.get_variable('params', name).get('kernel')
+  return kernel if isinstance(kernel, RowSparse) else None
 
 
 def _write_stddev(config: GPTConfig) -> float:
@@ -149,8 +186,30 @@ def attention(
 
   The sink adds exp(sink) to the denominator of every softmax of its head: an
   extra slot with key and value zero and that logit, unscaled (A.1).
+
+  Queries take turns, a few at a time, with the keys up to the last that one of
+  them sees: causality saves up to half of the work, and scores stay in caches.
   """
-  scores = jnp.einsum('bqhd,bkhd->bhqk', q, k) / np.sqrt(q.shape[3])
+  q, k, v = (part.swapaxes(1, 2) for part in (q, k, v))
+  heads, time = [], q.shape[2]
+  at_a_time = _QUERIES if time > _FEW else max(time, 1)
+  for start in range(0, time, at_a_time):
+    queries = slice(start, start + at_a_time)
+    seen = visible[:, :, queries]
+    # Known before the model runs, unless sequences are padded.
+    known = isinstance(seen, np.ndarray)
+    stop = np.flatnonzero(seen.any((0, 1, 2)))[-1] + 1 if known else None
+    heads.append(
+      _attend(
+        q[:, :, queries], k[:, :, :stop], v[:, :, :stop], seen[..., :stop], sink
+      )
+    )
+  return jnp.concatenate(heads, axis=2).swapaxes(1, 2)
+
+
+def _attend(q, k, v, visible, sink):
+  """Attention of queries of all heads, (batch, heads, queries, d_head)."""
+  scores = jnp.einsum('bhqd,bhkd->bhqk', q, k) / np.sqrt(q.shape[3])
   scores = scores.astype(jnp.float32)
   scores = jnp.where(visible, scores, -jnp.inf)
   highest = jnp.max(scores, axis=-1, keepdims=True)
@@ -161,14 +220,15 @@ def attention(
   total = jnp.sum(weights, axis=-1, keepdims=True)
   if sink is not None:
     total = total + jnp.exp(sink[:, None, None] - highest)
-  weights = (weights / total).astype(v.dtype)
-  return jnp.einsum('bhqk,bkhd->bqhd', weights, v)
+  mixed = jnp.einsum('bhqk,bhkd->bhqd', weights.astype(v.dtype), v)
+  return (mixed / total).astype(v.dtype)
 
 
 class Attention(nn.Module):
   """Attention of one block, from its input to what it adds to the stream."""
 
   config: GPTConfig
+  blocks: int | None = None
 
   @nn.compact
   def __call__(
@@ -179,7 +239,7 @@ class Attention(nn.Module):
   ) -> Float[Array, 'batch time d_model']:
     config = self.config
     x = see('attn.act_in', sparsify(config, 'attn_in', x))
-    qkv = _dense(config, 3 * config.d_attn, 0.02, 'c_attn')(x)
+    qkv = linear(self, 3 * config.d_attn, 0.02, 'c_attn', x)
     heads = []
     for name, part in zip('qkv', jnp.split(qkv, 3, axis=-1), strict=True):
       part = see(f'attn.{name}.raw', part)
@@ -193,7 +253,7 @@ class Attention(nn.Module):
       sink = self.param('sink_logit', nn.initializers.zeros, (config.n_heads,))
     y = attention(*heads, visible, sink)
     y = see('attn.y', y.reshape(*y.shape[:2], -1))
-    delta = _dense(config, config.d_model, _write_stddev(config), 'c_proj')(y)
+    delta = linear(self, config.d_model, _write_stddev(config), 'c_proj', y)
     delta = see('attn.resid_delta.raw', delta)
     return see('attn.resid_delta', sparsify(config, 'attn_out', delta))
 
@@ -202,6 +262,7 @@ class MLP(nn.Module):
   """MLP of one block, from its input to what it adds to the stream."""
 
   config: GPTConfig
+  blocks: int | None = None
 
   @nn.compact
   def __call__(
@@ -209,11 +270,11 @@ class MLP(nn.Module):
   ) -> Float[Array, 'batch time d_model']:
     config = self.config
     x = see('mlp.act_in', sparsify(config, 'mlp_in', x))
-    x = _dense(config, config.mlp_width, 0.02, 'c_fc')(x)
+    x = linear(self, config.mlp_width, 0.02, 'c_fc', x)
     x = see('mlp.post_act.raw', x)
     x = activate(config, x)
     x = see('mlp.post_act', sparsify(config, 'mlp_neuron', x))
-    delta = _dense(config, config.d_model, _write_stddev(config), 'c_proj')(x)
+    delta = linear(self, config.d_model, _write_stddev(config), 'c_proj', x)
     delta = see('mlp.resid_delta.raw', delta)
     return see('mlp.resid_delta', sparsify(config, 'mlp_out', delta))
 
@@ -225,6 +286,7 @@ class Block(nn.Module):
   """
 
   config: GPTConfig
+  blocks: int | None = None
 
   @nn.compact
   def __call__(
@@ -250,7 +312,8 @@ class Block(nn.Module):
       return sparsify(config, site, jax.nn.relu(x) if relu else x)
 
     x = see('resid_in', x)
-    attn, mlp = Attention(config, name='attn'), MLP(config, name='mlp')
+    attn = Attention(config, self.blocks, name='attn')
+    mlp = MLP(config, self.blocks, name='mlp')
     before = x
     x = add(x, attn(read(x, 'ln_1', 'ln_p1'), visible, see), 'resid_post_attn')
     x = see('resid_mid', x)

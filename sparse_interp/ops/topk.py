@@ -15,176 +15,56 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Int16, Int32
+from jaxtyping import Array, Bool, Float, Int
+
+from sparse_interp.ops import topk_kernels, topk_search
+
+IMPLEMENTATIONS = (
+  'auto',
+  'reference',
+  'cpu',
+  'mosaic_tpu',
+  'mosaic_gpu',
+  'interpret_tpu',
+  'interpret_gpu',
+)
+
+# More entries than this are searched so many rows at a time on a CPU: 3 times
+# faster for 8192 rows of 1024.
+_FIT_CACHES = 2**22
+_ROWS = 256
+
+# Below this many entries a projection is not worth a kernel's launches.
+_SMALLEST_FOR_A_KERNEL = 2**16
 
 
-def _magnitude_bits(x: Float[Array, '...']) -> Int32[Array, '...']:
-  """Integers ordered like |x| (float32; narrower floats widen exactly)."""
-  magnitude = jnp.abs(x.astype(jnp.float32))
-  return lax.bitcast_convert_type(magnitude, jnp.int32)
-
-
-def _count(
-  chosen: Bool[Array, '...'], axes: tuple[int, ...]
-) -> Int32[Array, '...']:
-  """Number of chosen entries along `axes` (kept).
-
-  The first axis is summed alone, which vectorises along the last one: 3 times
-  faster on a CPU than one sum over all. The mask, which no count reaches, stops
-  XLA from merging the two sums again.
-  """
-  ones = chosen.astype(jnp.int32)
-  if axes[0] == 0 and len(axes) > 1:
-    ones = jnp.sum(ones, axis=0, keepdims=True) & 0x7FFFFFFF
-  return jnp.sum(ones, axis=axes, keepdims=True)
-
-
-def _kth_largest(
-  bits: Int32[Array, '...'],
-  count: Int[Array, '...'] | int,
-  axes: tuple[int, ...],
-) -> Int32[Array, '...']:
-  """Largest t with at least `count` of `bits` >= t, along `axes` (kept)."""
-
-  def settle_bit(i, threshold):
-    candidate = threshold | (jnp.int32(1) << (30 - i))
-    above = _count(bits >= candidate, axes)
-    return jnp.where(above >= count, candidate, threshold)
-
-  start_shape = [1 if i in axes else n for i, n in enumerate(bits.shape)]
-  return lax.fori_loop(0, 31, settle_bit, jnp.zeros(start_shape, jnp.int32))
-
-
-def _lowest_indices(
-  tied: Bool[Array, '...'],
-  count: Int[Array, '...'],
-  axes: tuple[int, ...],
-) -> Bool[Array, '...']:
-  """The `count` lowest-index entries of `tied`, by bisection on the index.
-
-  A cumulative sum would do the same but gathers a sharded array.
-  """
-  shape = [tied.shape[a] for a in axes]
-  size = int(np.prod(shape))
-  strides = np.cumprod([1, *shape[:0:-1]])[::-1]
-  index = sum(
-    int(stride) * lax.broadcasted_iota(jnp.int32, tied.shape, axis)
-    for axis, stride in zip(axes, strides, strict=True)
-  )
-  n_bits = max(1, size.bit_length())
-
-  def settle_bit(i, bound):
-    candidate = bound | (jnp.int32(1) << (n_bits - 1 - i))
-    below = _count(tied & (index < candidate), axes)
-    return jnp.where(below <= count, candidate, bound)
-
-  start_shape = [1 if i in axes else n for i, n in enumerate(tied.shape)]
-  bound = lax.fori_loop(
-    0, n_bits, settle_bit, jnp.zeros(start_shape, jnp.int32)
-  )
-  return tied & (index < bound)
-
-
-def _kth_largest_in_rows(
-  bits: Int32[Array, '*rows width'], count: Int[Array, ''] | int
-) -> Int32[Array, '*rows 1']:
-  """The same threshold for every vector of the last axis, made for CPUs.
-
-  There the search is bound by memory, so it looks at 16 bits at a time: at the
-  upper halves first, then at the lower halves of the entries whose upper half
-  is the threshold's.
-  """
-  upper = (bits >> 16).astype(jnp.int16)
-  upper_threshold = _settle_half(upper, count, n_bits=15, offset=0)
-  tied = upper == upper_threshold.astype(jnp.int16)
-  above = upper > upper_threshold.astype(jnp.int16)
-  # Entries decided by their upper half are put at the ends of the range.
-  lower = ((bits & 0xFFFF) - 2**15).astype(jnp.int16)
-  lower = jnp.where(above, jnp.int16(2**15 - 1), lower)
-  lower = jnp.where(above | tied, lower, jnp.int16(-(2**15)))
-  lower_threshold = _settle_half(lower, count, n_bits=16, offset=2**15)
-  return (upper_threshold << 16) | lower_threshold
-
-
-def _settle_half(
-  keys: Int16[Array, '*rows width'],
-  count: Int[Array, ''] | int,
-  n_bits: int,
-  offset: int,
-) -> Int32[Array, '*rows 1']:
-  """Largest t below 2**n_bits with at least `count` of keys + offset >= t.
-
-  A pass settles two bits. It counts for three candidates at once, packed into
-  one int16 as three 5-bit fields, in so many lanes that no field overflows.
-  """
-  width, lanes = keys.shape[-1], 32
-  while width > 31 * lanes:
-    lanes *= 2
-  # The padding is below every candidate and never counted.
-  padding = [(0, 0)] * (keys.ndim - 1) + [(0, -width % lanes)]
-  keys = jnp.pad(keys, padding, constant_values=-offset)
-  keys = keys.reshape(*keys.shape[:-1], -1, lanes)
-
-  def settle(threshold, candidates):
-    packed = sum(
-      (keys >= (c - offset).astype(jnp.int16)[..., None]).astype(jnp.int16)
-      << (5 * i)
-      for i, c in enumerate(candidates)
+def _resolve(impl: str) -> str:
+  """The implementation meant, for the platform at hand if it is 'auto'."""
+  if impl not in IMPLEMENTATIONS:
+    raise ValueError(
+      f'impl must be one of {", ".join(IMPLEMENTATIONS)}, got {impl!r}; choose '
+      "e.g. 'auto'."
     )
-    packed = jnp.sum(packed, axis=-2, dtype=jnp.int16)
-    for i, candidate in enumerate(candidates):
-      field = ((packed >> (5 * i)) & 31).astype(jnp.int32)
-      above = jnp.sum(field, axis=-1, keepdims=True)
-      threshold = jnp.where(above >= count, candidate, threshold)
-    return threshold
-
-  def settle_two_bits(i, threshold):
-    low = jnp.int32(1) << (n_bits - n_bits % 2 - 2 - 2 * i)
-    high = low << 1
-    return settle(
-      threshold, (threshold | low, threshold | high, threshold | high | low)
-    )
-
-  threshold = jnp.zeros((*keys.shape[:-2], 1), jnp.int32)
-  if n_bits % 2:
-    threshold = settle(threshold, (threshold | 1 << (n_bits - 1),))
-  return lax.fori_loop(0, n_bits // 2, settle_two_bits, threshold)
+  if impl != 'auto':
+    return impl
+  platform = jax.default_backend()
+  if platform == 'tpu':
+    return 'mosaic_tpu'
+  if platform == 'gpu':
+    # The kernels are for Hopper; other GPUs, and other makers', have XLA's.
+    capability = getattr(jax.local_devices()[0], 'compute_capability', '')
+    return 'mosaic_gpu' if str(capability).startswith('9.') else 'reference'
+  return 'cpu'
 
 
-def _trim(
-  bits: Int32[Array, '...'],
-  threshold: Int32[Array, '...'],
-  count: Int[Array, ''],
-  axes: tuple[int, ...],
-) -> Bool[Array, '...']:
-  """Exactly `count` entries at or above the threshold, ties to low indices."""
-  keep = bits >= threshold
-  n_kept = _count(keep, axes)
-
-  def drop_late_ties():
-    above = bits > threshold
-    room = count - _count(above, axes)
-    return above | _lowest_indices(bits == threshold, room, axes)
-
-  # Ties are rare among float32 values: look at indices only if there are any.
-  keep = lax.cond(jnp.all(n_kept == count), lambda: keep, drop_late_ties)
-  return keep & (count > 0)
+def _is_kernel(impl: str) -> bool:
+  return impl not in ('reference', 'cpu')
 
 
-def _keep(
-  bits: Int32[Array, '...'],
-  count: Int[Array, ''] | int,
-  axes: tuple[int, ...],
-) -> Bool[Array, '...']:
-  """Exactly `count` largest of `bits` along `axes`, ties to the low index."""
-  count = jnp.asarray(count, jnp.int32)
-  if axes == (bits.ndim - 1,):
-    threshold = _kth_largest_in_rows(bits, count)
-  else:
-    threshold = _kth_largest(bits, count, axes)
-  return _trim(bits, threshold, count, axes)
+def _keep(x, count, axes, impl):
+  bits = topk_search.magnitude_bits(x)
+  return topk_search.keep(bits, count, axes, halves=impl == 'cpu')
 
 
 def kth_largest_magnitude(
@@ -197,24 +77,37 @@ def kth_largest_magnitude(
     count: in [1, x.size]; a Python int or a traced int32 scalar.
   """
   axes = tuple(range(x.ndim))
-  bits = _kth_largest(_magnitude_bits(x), jnp.asarray(count, jnp.int32), axes)
+  bits = topk_search.kth_largest(
+    topk_search.magnitude_bits(x), jnp.asarray(count, jnp.int32), axes
+  )
   return lax.bitcast_convert_type(bits, jnp.float32).reshape(())
 
 
 def keep_mask(
-  x: Float[Array, '...'], count: Int[Array, ''] | int
+  x: Float[Array, '...'], count: Int[Array, ''] | int, impl: str = 'auto'
 ) -> Bool[Array, '...']:
   """Marks exactly the `count` entries of largest magnitude of the array.
 
   Args:
     x: scores of any shape, float32 or narrower, possibly sharded.
     count: in [0, x.size]; a Python int or a traced int32 scalar.
+    impl: one of IMPLEMENTATIONS. 'auto' takes a kernel on a TPU and on a Hopper
+      GPU if the array is large; 'interpret_*' run these on a CPU, to be tried.
 
   Returns:
     Bool mask with exactly `count` True entries; among equal magnitudes the
     lowest flat indices win.
+
+  Raises:
+    ValueError: there is no such implementation.
   """
-  return _keep(_magnitude_bits(x), count, tuple(range(x.ndim)))
+  chosen = _resolve(impl)
+  small = impl == 'auto' and x.size < _SMALLEST_FOR_A_KERNEL
+  if small and _is_kernel(chosen):
+    chosen = 'reference'
+  if _is_kernel(chosen) and x.size:
+    return topk_kernels.keep_mask(x, jnp.asarray(count, jnp.int32), chosen)
+  return _keep(x, count, tuple(range(x.ndim)), chosen)
 
 
 def keep_mask_along_axis(
@@ -230,31 +123,77 @@ def keep_mask_along_axis(
   Returns:
     Bool mask with exactly `count` True entries in each slice.
   """
-  return _keep(_magnitude_bits(x), count, (axis % x.ndim,))
+  return _keep(x, count, (axis % x.ndim,), _resolve('auto'))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def abs_topk(x: Float[Array, '*batch width'], k: int) -> Float[Array, '...']:
+def abs_topk(
+  x: Float[Array, '*batch width'], k: int, impl: str = 'auto'
+) -> Float[Array, '...']:
   """AbsTopK: keeps the k largest magnitudes of the last axis, zeroes the rest.
 
   Sign and value of kept entries are unchanged; the gradient flows through
   kept entries only (arXiv 2511.13653, section 2).
 
   Args:
-    x: activations.
-    k: entries kept per vector, in [1, width].
+    x: activations, float32 or narrower.
+    k: entries kept per vector, in [0, width]; ties go to the lowest indices.
+    impl: one of IMPLEMENTATIONS. 'auto' takes a kernel on a TPU and on a Hopper
+      GPU; 'interpret_*' run these on a CPU, to be tried.
+
+  Raises:
+    ValueError: there is no such implementation.
   """
-  return _abs_topk_forward(x, k)[0]
+  chosen = _resolve(impl)
+  if _is_kernel(chosen):
+    if 0 < k < x.shape[-1] <= topk_kernels.widest_row(chosen):
+      return _fused_abs_topk(x, k, chosen)
+    chosen = 'reference'
+  return _abs_topk(x, k, chosen)
 
 
-def _abs_topk_forward(x, k):
-  keep = _keep(_magnitude_bits(x), k, (x.ndim - 1,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _abs_topk(x, k, impl):
+  return _abs_topk_forward(x, k, impl)[0]
+
+
+def _abs_topk_forward(x, k, impl):
+  keep = _keep_in_rows(x, k, impl)
   return jnp.where(keep, x, 0), keep
 
 
-def _abs_topk_backward(k, keep, gradient):
-  del k
+def _keep_in_rows(x, k, impl):
+  """Marks the k largest of every row; on a CPU, of a few rows at a time."""
+  rows = x.reshape(-1, x.shape[-1])
+  if impl != 'cpu' or x.size <= _FIT_CACHES or rows.shape[0] % _ROWS:
+    return _keep(x, k, (x.ndim - 1,), impl)
+  rows = rows.reshape(-1, _ROWS, x.shape[-1])
+  return lax.map(lambda x: _keep(x, k, (1,), impl), rows).reshape(x.shape)
+
+
+def _abs_topk_backward(k, impl, keep, gradient):
+  del k, impl
   return (jnp.where(keep, gradient, 0),)
 
 
-abs_topk.defvjp(_abs_topk_forward, _abs_topk_backward)
+_abs_topk.defvjp(_abs_topk_forward, _abs_topk_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _fused_abs_topk(x, k, impl):
+  return topk_kernels.abs_topk(x, k, impl)
+
+
+def _fused_forward(x, k, impl):
+  y = topk_kernels.abs_topk(x, k, impl)
+  return y, y
+
+
+def _fused_backward(k, impl, y, gradient):
+  # What was kept is known from the output alone: only what was dropped is +0.
+  del k, impl
+  word = {2: jnp.int16, 4: jnp.int32}[y.dtype.itemsize]
+  keep = lax.bitcast_convert_type(y, word) != 0
+  return (jnp.where(keep, gradient, 0),)
+
+
+_fused_abs_topk.defvjp(_fused_forward, _fused_backward)

@@ -1,34 +1,41 @@
-"""The price of sparsity: a sparse training step against its dense twin.
+"""The price of a training step: sparse, dense, and the same recipe in torch.
 
-Both steps are those of the pretrain run, jitted with donation, on the same
-random tokens in one process; they take turns, so that a slow moment of the
-machine hits both. The twin has density 1 everywhere, no projection and no
-AbsTopK.
+All steps train from the same weights on the same random tokens in one process;
+they take turns, so that a slow moment of the machine hits all. `dense` has
+density 1 everywhere, no projection and no AbsTopK. The torch steps are those of
+the file that the configuration names, where torch is installed.
 """
 
-import datetime
 import pathlib
-import platform
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 from ml_collections import config_dict
 
+from sparse_interp.benchmarks.about import about
+from sparse_interp.benchmarks.case import AbsentError
 from sparse_interp.models import GPT
+from sparse_interp.runs.torch_step import torch_step
 from sparse_interp.training import metrics, optimizer
 from sparse_interp.training import plan as plan_lib
 from sparse_interp.training import state as state_lib
 from sparse_interp.training import workdir as workdir_lib
 
+_PHASE = 'step_time'
+STEPS = ('sparse', 'dense', 'torch', 'torch_compiled')
+
+# Makes one update and returns its loss once it is there.
+Step = Callable[[], float]
+
 
 def step_time(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
-  """Times both steps and writes step_time.json.
+  """Times the steps and writes step_time.json.
 
   Args:
-    config: a pretrain configuration with `repetitions`.
+    config: see experiments/benchmarks/step_time.py.
     workdir: receives step_time.json.
 
   Returns:
@@ -37,38 +44,100 @@ def step_time(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   Raises:
     ValueError: a field of the configuration is wrong.
   """
+  _check(config)
+  begun = time.monotonic()
+  steps, absent = {}, {}
+  for name in config.steps:
+    try:
+      steps[name] = _make(name, config)
+      loss = steps[name]()  # compiles and warms up
+    except AbsentError as reason:
+      steps.pop(name, None)
+      absent[name] = str(reason)
+      metrics.say(_PHASE, f'{name} is absent: {reason}')
+      continue
+    metrics.say(_PHASE, f'{name} is ready, first loss {loss:.5f}')
+  seconds = _take_turns(config, steps, begun)
+  result = _result(config, seconds, absent)
+  pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+  path = pathlib.Path(workdir) / 'step_time.json'
+  workdir_lib.write_json(path, result)
+  for name, found in result['steps'].items():
+    metrics.say(
+      _PHASE,
+      f'{name} {found["median_ms"]:.1f} ms, '
+      f'{found["tokens_per_second"]:.0f} tokens/s',
+    )
+  metrics.say(_PHASE, f'ratios of medians: {result["ratios"]}; {path}')
+  return result
+
+
+def _check(config: config_dict.ConfigDict) -> None:
   if config.repetitions < 1:
     raise ValueError(
       f'repetitions must be at least 1, got {config.repetitions}; choose e.g. '
       '20.'
     )
-  plans = {'sparse': plan_lib.make_plan(config)}
-  plans['dense'] = plan_lib.make_plan(_dense_twin(config))
+  for name in config.steps:
+    if name not in STEPS:
+      raise ValueError(
+        f'steps must be among {", ".join(STEPS)}, got {name!r}; remove it.'
+      )
+
+
+def _take_turns(
+  config: config_dict.ConfigDict, steps: dict[str, Step], begun: float
+) -> dict[str, list[float]]:
+  """Seconds of every step in every round, as long as there is time."""
+  seconds = {name: [] for name in steps}
+  first = time.monotonic()
+  for i in range(config.repetitions):
+    for name, step in steps.items():
+      started = time.perf_counter()
+      step()
+      seconds[name].append(time.perf_counter() - started)
+    spent = time.monotonic() - first
+    left = spent / (i + 1) * (config.repetitions - i - 1)
+    metrics.say(
+      _PHASE,
+      f'round {i + 1}/{config.repetitions}, {metrics.duration(left)} left',
+    )
+    if time.monotonic() - begun > config.budget:
+      metrics.say(_PHASE, f'budget of {config.budget:.0f} s spent')
+      break
+  return seconds
+
+
+def _make(name: str, config: config_dict.ConfigDict) -> Step:
+  plan = plan_lib.make_plan(_dense_twin(config) if name == 'dense' else config)
   shape = (config.data.batch_size, config.data.length)
   tokens = jax.random.randint(
     jax.random.key(config.seed), shape, 0, config.data.vocab_size
   )
-  steps = {name: _compiled(plan, config) for name, plan in plans.items()}
-  seconds = {name: [] for name in plans}
-  for i in range(config.repetitions + 1):
-    for name, (step, state) in steps.items():
-      begun = time.perf_counter()
-      state, _ = jax.block_until_ready(step(state, tokens))
-      if i:  # the first round warms up
-        seconds[name].append(time.perf_counter() - begun)
-      steps[name] = (step, state)
-    metrics.say('step_time', f'round {i}/{config.repetitions}')
-  result = _result(config, seconds)
-  pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
-  path = pathlib.Path(workdir) / 'step_time.json'
-  workdir_lib.write_json(path, result)
-  metrics.say(
-    'step_time',
-    f'sparse {result["sparse"]["median_ms"]:.1f} ms, dense '
-    f'{result["dense"]["median_ms"]:.1f} ms, ratio {result["ratio"]:.3f} '
-    f'({config.repetitions} repetitions, medians); {path}',
+  if name.startswith('torch'):
+    return torch_step(config, plan, tokens, compiled=name == 'torch_compiled')
+  return _jax_step(plan, tokens, config.seed)
+
+
+def _jax_step(plan: plan_lib.Plan, tokens: Any, seed: int) -> Step:
+  """The step of the pretrain run; a density of 1 needs no projection."""
+  model = GPT(plan.model, plan.blocks)
+  targets = {} if plan.schedule.density == 1 else plan.targets
+  transform = optimizer.make_optimizer(
+    plan.optimizer, plan.learning_rate, targets
   )
-  return result
+  state = jax.jit(state_lib.make_init(model, transform))(jax.random.key(seed))
+  update = jax.jit(
+    state_lib.make_train_step(model, transform, tuple(targets)),
+    donate_argnums=0,
+  )
+
+  def step() -> float:
+    nonlocal state
+    state, numbers = jax.block_until_ready(update(state, tokens))
+    return float(numbers['train_loss'])
+
+  return step
 
 
 def _dense_twin(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
@@ -76,50 +145,56 @@ def _dense_twin(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
   with twin.ignore_type():
     twin.model.activation_density = None
     twin.sparsity.density = 1.0
+    twin.sparsity.block = None
   return twin
 
 
-def _compiled(plan: plan_lib.Plan, config: config_dict.ConfigDict) -> Any:
-  """(jitted step, state) of a plan; a density of 1 needs no projection."""
-  model = GPT(plan.model)
-  dense = plan.schedule.density == 1
-  targets = {} if dense else plan.targets
-  transform = optimizer.make_optimizer(
-    plan.optimizer, plan.learning_rate, targets
-  )
-  state = jax.jit(state_lib.make_init(model, transform))(
-    jax.random.key(config.seed)
-  )
-  step = state_lib.make_train_step(model, transform, tuple(targets))
-  return jax.jit(step, donate_argnums=0), state
+def flops_per_step(config: config_dict.ConfigDict) -> float:
+  """Operations of forward and backward as if all were dense.
+
+  Two per weight and token and as many for each of the two gradients; the same
+  for the two products of attention, of which causality leaves half.
+  """
+  model = plan_lib.model_config(config)
+  width, attn = model.d_model, model.d_attn
+  block = 4 * width * attn + 2 * width * model.mlp_width
+  weights = model.n_layer * block + width * model.output_width
+  mixing = model.n_layer * attn * config.data.length
+  tokens = config.data.batch_size * config.data.length
+  return 6.0 * tokens * (weights + mixing)
 
 
 def _result(
-  config: config_dict.ConfigDict, seconds: dict[str, list[float]]
+  config: config_dict.ConfigDict,
+  seconds: dict[str, list[float]],
+  absent: dict[str, str],
 ) -> dict[str, Any]:
-  """What is written: medians, spread, ratio and where it was measured."""
-
-  def spread(values):
-    low, median, high = np.quantile(values, [0.25, 0.5, 0.75]) * 1e3
-    return {'median_ms': median, 'quartiles_ms': [low, high]}
-
-  sparse, dense = seconds['sparse'], seconds['dense']
+  """What is written: medians, spread, ratios and where it was measured."""
   tokens = config.data.batch_size * config.data.length
+  flops = flops_per_step(config)
+  steps = {}
+  for name, values in seconds.items():
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
+    steps[name] = {
+      'median_ms': median * 1e3,
+      'quartiles_ms': [low * 1e3, high * 1e3],
+      'tokens_per_second': tokens / median,
+      'dense_flops_per_second': flops / median,
+      'repetitions': len(values),
+    }
+    if config.peak_flops:
+      steps[name]['utilisation'] = flops / median / config.peak_flops
+  ours = steps.get('sparse')
+  ratios = {
+    f'{name} / sparse': round(found['median_ms'] / ours['median_ms'], 4)
+    for name, found in steps.items()
+    if ours and name != 'sparse'
+  }
   return {
-    'sparse': spread(sparse),
-    'dense': spread(dense),
-    'ratio': float(np.median(sparse) / np.median(dense)),
-    'ratio_of_pairs': float(np.median(np.divide(sparse, dense))),
-    'tokens_per_second': float(tokens / np.median(sparse)),
-    'repetitions': config.repetitions,
+    'about': about(workdir_lib.code_version()),
+    'steps': steps,
+    'ratios': ratios,
+    'absent': absent,
+    'dense_flops_per_step': flops,
     'config': config.to_dict(),
-    'device': workdir_lib.device_name(),
-    'processor': platform.processor() or platform.machine(),
-    'versions': {
-      'jax': jax.__version__,
-      'jaxlib': jaxlib.__version__,
-      'python': platform.python_version(),
-      'code': workdir_lib.code_version(),
-    },
-    'date': datetime.date.today().isoformat(),
   }

@@ -8,6 +8,9 @@ and the returned update lands exactly on it:
 Nothing multiplies by a mask in the forward pass, so gradients stay dense and a
 dropped weight can come back. Paper section A.1; the rule that keeps a minimum
 of weights per neuron and attention channel is that of the published script.
+
+Matrices of the layers can be thinned out by square blocks instead: those of
+largest Frobenius norm stay whole, and their number is exact.
 """
 
 import collections
@@ -23,8 +26,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from sparse_interp.ops import topk
-from sparse_interp.sparsity import schedules
+from sparse_interp.ops import block_sparse, topk
+from sparse_interp.sparsity import feasible, schedules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +74,15 @@ class Target:
     alive_axis: see `Rule`.
     minimum_alive: entries kept along `alive_axis` however small they are;
       they count inside `counts`.
+    block: side of the square blocks that are kept or dropped whole; it divides
+      both sides of the tensor, and its square every count. None: weights are
+      kept one by one.
   """
 
   counts: int | np.ndarray
   alive_axis: int | None = None
   minimum_alive: int = 0
+  block: int | None = None
 
 
 def tensor_names(tree: Any) -> Any:
@@ -110,6 +117,7 @@ def make_targets(
   minimum_alive: int = 4,
   biases: str = 'sparse',
   rules: tuple[tuple[str, Rule], ...] = PUBLISHED_RULES,
+  block: int | None = None,
 ) -> dict[str, Target]:
   """Tabulates for every sparse tensor how many weights it keeps at each step.
 
@@ -120,12 +128,16 @@ def make_targets(
       the matrices whose rule names an axis; 0 switches the rule off.
     biases: 'sparse' as in the paper, 'dense' as in the released script.
     rules: (pattern, rule) pairs; the first match of the whole name wins.
+    block: side of the blocks in which tensors whose rule names an alive axis
+      (the matrices of the layers) are thinned out, 16 to 128; None: weights one
+      by one, like all other tensors.
 
   Returns:
     Targets by tensor name; tensors that stay dense are absent.
 
   Raises:
-    ValueError: a count is too small for `minimum_alive`, or is 0.
+    ValueError: a count is too small for `minimum_alive`, or is 0; blocks are
+      too small, too large, or do not divide a matrix.
   """
   if biases not in ('sparse', 'dense'):
     raise ValueError(
@@ -136,6 +148,10 @@ def make_targets(
     raise ValueError(
       f'sparsity.minimum_alive must be 0 or more, got {minimum_alive}; '
       'choose e.g. 4, or 0 to protect no neuron.'
+    )
+  if block is not None and not 16 <= block <= 128:
+    raise ValueError(
+      f'sparsity.block must be None or in 16..128, got {block}; choose e.g. 64.'
     )
   embedding = schedules.embedding_density(schedule)
   density = {
@@ -149,36 +165,23 @@ def make_targets(
     rule = find_rule(name, rules)
     if rule.density == 'dense' or (rule.density, biases) == ('bias', 'dense'):
       continue
+    side = block if rule.alive_axis is not None else None
+    if side is not None:
+      feasible.check_divides(name, leaf.shape, side)
     # One table per kind and size: they become constants of the compiled step.
-    table = (rule.density, leaf.size)
+    table = (rule.density, leaf.size, side)
     if table not in tables:
-      tables[table] = schedules.nonzero_counts(density[table[0]], table[1])
+      area = 1 if side is None else side**2
+      tables[table] = area * schedules.nonzero_counts(
+        density[rule.density], leaf.size // area
+      )
     counts = tables[table]
     alive = minimum_alive if rule.alive_axis is not None else 0
-    _check_feasible(name, leaf.shape, int(counts.min()), rule, alive)
-    targets[name] = Target(counts, rule.alive_axis, alive)
+    feasible.check_counts(
+      name, leaf.shape, int(counts.min()), rule.alive_axis, alive, side
+    )
+    targets[name] = Target(counts, rule.alive_axis, alive, side)
   return targets
-
-
-def _check_feasible(
-  name: str, shape: tuple[int, ...], count: int, rule: Rule, alive: int
-) -> None:
-  """Raises ValueError when `count` weights cannot keep all neurons alive."""
-  if count < 1:
-    raise ValueError(
-      f'sparsity.density must leave at least one weight in {name}, got '
-      f'{count} of {int(np.prod(shape))}; raise sparsity.density.'
-    )
-  if not alive:
-    return
-  units = int(np.prod(shape)) // shape[rule.alive_axis]
-  if alive > shape[rule.alive_axis] or alive * units > count:
-    raise ValueError(
-      f'sparsity.minimum_alive needs {alive} x {units} = {alive * units} '
-      f'nonzeros in {name}, got {count}; lower sparsity.minimum_alive to '
-      f'{min(count // units, shape[rule.alive_axis])} or raise '
-      'sparsity.density.'
-    )
 
 
 def keep_mask(
@@ -194,12 +197,35 @@ def keep_mask(
   Returns:
     Boolean mask with exactly `count` True; ties go to the lowest flat index.
   """
+  if target.block is not None:
+    return _keep_blocks(weights, count, target)
   if target.minimum_alive:
     protected = topk.keep_mask_along_axis(
       weights, target.minimum_alive, target.alive_axis
     )
     weights = jnp.where(protected, jnp.inf, weights)
   return topk.keep_mask(weights, count)
+
+
+def _keep_blocks(
+  weights: Float[Array, 'K N'], count: Any, target: Target
+) -> Bool[Array, 'K N']:
+  """Marks whole blocks: as many as protect every unit, then the largest.
+
+  A unit with one kept block has `target.block` weights along `alive_axis`.
+  """
+  side = target.block
+  scores = block_sparse.block_norms(weights, side)
+  if target.minimum_alive:
+    protected = topk.keep_mask_along_axis(
+      scores, -(-target.minimum_alive // side), target.alive_axis
+    )
+    scores = jnp.where(protected, jnp.inf, scores)
+  kept = topk.keep_mask(scores, count // side**2)
+  rows, columns = kept.shape
+  entries = kept[:, None, :, None]
+  entries = jnp.broadcast_to(entries, (rows, side, columns, side))
+  return entries.reshape(weights.shape)
 
 
 def count_at(target: Target, step: Any) -> Any:
@@ -231,7 +257,7 @@ def keep_masks(
   for name, target in targets.items():
     table = target.counts
     counts = table if isinstance(table, int) else id(table)
-    alive = (target.alive_axis, target.minimum_alive)
+    alive = (target.alive_axis, target.minimum_alive, target.block)
     groups[weights[name].shape, counts, alive].append(name)
   masks = {}
   for names in groups.values():

@@ -28,6 +28,7 @@ class Plan:
     updates: number of updates; one more than train.tokens pays for, since
       the published loop counts its steps from 0 to T inclusive and the last
       has rate 0.
+    blocks: side of the blocks that are kept or dropped whole, if any.
   """
 
   model: GPTConfig
@@ -36,6 +37,7 @@ class Plan:
   targets: dict[str, projection.Target]
   optimizer: optimizer_lib.OptimizerConfig
   updates: int
+  blocks: int | None = None
 
 
 def make_plan(config: config_dict.ConfigDict) -> Plan:
@@ -79,10 +81,18 @@ def make_plan(config: config_dict.ConfigDict) -> Plan:
   shapes = jax.eval_shape(
     lambda key: state_lib.init_params(GPT(model), key), jax.random.key(0)
   )
+  # Configurations from before there were blocks lack the field.
+  blocks = sparsity.get('block')
   targets = projection.make_targets(
-    shapes, schedule, sparsity.minimum_alive, sparsity.biases
+    shapes,
+    schedule,
+    sparsity.minimum_alive,
+    sparsity.biases,
+    block=blocks,
   )
-  return Plan(model, schedule, learning_rate, targets, constants, steps + 1)
+  return Plan(
+    model, schedule, learning_rate, targets, constants, steps + 1, blocks
+  )
 
 
 def model_config(config: config_dict.ConfigDict) -> GPTConfig:

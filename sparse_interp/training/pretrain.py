@@ -99,7 +99,7 @@ def _pretrain(
   _save_sample(config, text, workdir)
 
   # ---- Model and optimizer; the state is born on the devices it lives on.
-  model = GPT(plan.model)
+  model = GPT(plan.model, plan.blocks)
   optimizer = optimizer_lib.make_optimizer(
     plan.optimizer, plan.learning_rate, plan.targets
   )

@@ -90,7 +90,9 @@ def _first_difference(
       if inner is not None:
         return inner
     return None
-  if found == asked:
+  # A field that a later version added, and that is not used, is no difference.
+  unused = (None, _MISSING)
+  if found == asked or (found in unused and asked in unused):
     return None
   return field or 'the configuration', *(
     'a section' if isinstance(v, dict) else str(v) for v in (found, asked)

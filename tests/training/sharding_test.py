@@ -35,7 +35,7 @@ def test_meshes_and_batches_that_do_not_divide_are_errors():
 
 def machinery(plan, mesh):
   """(jitted init, jitted step, shardings of the state)."""
-  model = GPT(plan.model)
+  model = GPT(plan.model, plan.blocks)
   optimizer = optimizer_lib.make_optimizer(
     plan.optimizer, plan.learning_rate, plan.targets
   )
@@ -51,7 +51,14 @@ def machinery(plan, mesh):
   return jax.jit(init, out_shardings=shardings), step, shardings
 
 
-def test_one_and_eight_devices_agree_to_rounding(config):
+@pytest.mark.parametrize('block', [None, 16])
+def test_one_and_eight_devices_agree_to_rounding(config, block):
+  if block is not None:
+    # From the first update on, most blocks are skipped.
+    config.sparsity.update(
+      {'block': block, 'minimum_alive': 0, 'density': 1 / 4}
+    )
+    config.sparsity.start_fraction = config.sparsity.stop_fraction = 0.0
   config.model.activation_density = None  # halves the time of compilation
   config.train.tokens = 8 * 8 * 32
   plan = plan_lib.make_plan(config)

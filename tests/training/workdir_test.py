@@ -63,3 +63,10 @@ def test_the_summary_grows_by_entries(tmp_path):
 def test_the_code_version_is_stable_and_names_the_release():
   assert workdir.code_version() == workdir.code_version()
   assert workdir.code_version().startswith('0.')
+
+
+def test_a_field_added_later_and_not_used_is_no_difference(tmp_path):
+  workdir.claim(tmp_path, CONFIG)
+  workdir.claim(tmp_path, CONFIG | {'added': None})
+  with pytest.raises(ValueError, match='added = nothing there and 16 asked'):
+    workdir.claim(tmp_path, CONFIG | {'added': 16})

@@ -1,0 +1,1 @@
+"""Times of kernels beside those of others, each checked before it is timed."""

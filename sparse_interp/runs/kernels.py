@@ -1,0 +1,139 @@
+"""Kernels beside their competitors: sizes swept, each checked, then timed.
+
+Every case is written when it is done; the same command goes on where it was
+stopped. At the end kernels.json holds all cases and roofline.svg shows them
+against the roofs that were measured in the same process.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import config_dict
+
+from sparse_interp import whole_file
+from sparse_interp.benchmarks import (
+  block_cases,
+  ceilings,
+  matmul_cases,
+  roofline,
+  suite,
+  topk_cases,
+)
+from sparse_interp.benchmarks.about import about
+from sparse_interp.benchmarks.case import Case
+from sparse_interp.training import metrics
+from sparse_interp.training import workdir as workdir_lib
+
+_PHASE = 'kernels'
+_LEAST = {'repetitions': 1, 'seconds': 0, 'budget': 0}
+
+
+def kernels(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
+  """Times all cases of a configuration.
+
+  Args:
+    config: see experiments/benchmarks/kernels.py.
+    workdir: receives cases/, kernels.json and roofline.svg.
+
+  Returns:
+    The content of kernels.json.
+
+  Raises:
+    ValueError: a field is wrong, or the workdir is another machine's.
+  """
+  cases = make_cases(config)
+  facts = about(workdir_lib.code_version())
+  # Cases of another machine or version must not be mixed with these.
+  machine = {k: facts[k] for k in ('device', 'processor', 'versions')}
+  budget = config.budget
+  asked = config.to_dict() | {'machine': machine}
+  del asked['budget']  # may be raised to go on
+  workdir_lib.claim(workdir, asked)
+  found = suite.run_cases(
+    cases,
+    pathlib.Path(workdir),
+    {'date': facts['date']},
+    workdir_lib.write_json,
+    lambda text: metrics.say(_PHASE, text),
+    config.repetitions,
+    config.seconds,
+    budget,
+    config.seed,
+  )
+  return _finish(found, len(cases), facts, pathlib.Path(workdir))
+
+
+def _finish(
+  found: Sequence[dict[str, Any]],
+  asked: int,
+  facts: dict[str, Any],
+  workdir: pathlib.Path,
+) -> dict[str, Any]:
+  """Writes what is known, and the plot if it can be drawn."""
+  repetitions = [
+    result['repetitions']
+    for case in found
+    for result in case['results'].values()
+    if 'repetitions' in result
+  ]
+  result = {
+    'about': facts,
+    'cases_done': len(found),
+    'cases_asked': asked,
+    'least_repetitions': min(repetitions, default=0),
+    'roofs': list(roofline.roofs(found) or []),
+    'cases': list(found),
+  }
+  path = workdir / 'kernels.json'
+  workdir_lib.write_json(path, result)
+  plot = roofline.svg(found, f'{facts["device"]}, {facts["date"]}')
+  if plot is not None:
+    with whole_file.writing(workdir / 'roofline.svg') as part:
+      part.write_text(plot)
+  metrics.say(_PHASE, f'{len(found)}/{asked} cases; {path}')
+  return result
+
+
+def make_cases(config: config_dict.ConfigDict) -> list[Case]:
+  """The cases that a configuration asks for.
+
+  Raises:
+    ValueError: a field is wrong, or `only` leaves nothing.
+  """
+  for field, least in _LEAST.items():
+    if config[field] < least:
+      raise ValueError(
+        f'{field} must be at least {least}, got {config[field]}; choose e.g. '
+        '20.'
+      )
+  cases = []
+  for dtype in config.dtypes:
+    cases += ceilings.ceiling_cases(
+      config.ceiling.width, config.ceiling.entries, dtype
+    )
+  cases += topk_cases.abs_topk_cases(
+    config.abs_topk.sizes, config.abs_topk.density
+  )
+  cases += topk_cases.projection_cases(
+    config.projection.sizes, config.projection.density
+  )
+  for dtype in config.dtypes:
+    cases += matmul_cases.row_sparse_cases(
+      config.row_sparse.sizes, config.row_sparse.densities, dtype
+    )
+    cases += block_cases.block_sparse_cases(
+      config.block_sparse.sizes,
+      config.block_sparse.blocks,
+      config.block_sparse.densities,
+      dtype,
+    )
+  # The copy has no dtype and is the same case for all.
+  cases = list({case.name: case for case in cases}.values())
+  kept = [case for case in cases if config.only in case.name]
+  if not kept:
+    raise ValueError(
+      f'only must be part of the name of a case, got {config.only!r}; choose '
+      f'e.g. {cases[0].name!r}.'
+    )
+  return kept
