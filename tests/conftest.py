@@ -22,9 +22,10 @@ os.environ['XLA_FLAGS'] = ' '.join(
 
 # Every process that the tests start, and every test, may use what another has
 # compiled.
-_COMPILED = tempfile.mkdtemp(prefix='compiled')
-atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
-os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  _COMPILED = tempfile.mkdtemp(prefix='compiled')
+  atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
 
 # The first example of a test is slow, since it compiles; and a suite that draws

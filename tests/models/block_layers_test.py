@@ -1,4 +1,4 @@
-"""A model of blocks computes what a dense one does, and says how many it has."""
+"""A model of blocks computes what a dense one does, and counts its blocks."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ TOKENS = jnp.arange(16).reshape(2, 8)
 
 
 def params_of_blocks(density):
-  """Random parameters; each matrix of a layer keeps the same share of blocks."""
+  """Random parameters; matrices of layers keep the same share of blocks."""
   rng = np.random.default_rng(0)
   params = GPT(CONFIG).init(jax.random.key(0), TOKENS)['params']
 
