@@ -56,7 +56,7 @@ def found(model, train, tmp_path_factory):
     )
   logging.getLogger('jax').removeHandler(handler)
   compiled = sum(
-    'Finished XLA compilation of jit(_run_chunks)' in message
+    'Finished XLA compilation of jit(run_chunks)' in message
     for message in messages
   )
   return result, directory, shown, compiled
