@@ -152,11 +152,7 @@ def _draw(model, sizes, share, rng):
 
 
 # Every case compiles three models for each ablation; the others are slow.
-_QUICK = (
-  'published',
-  'no norm, added positions',
-  'rotary, sink, parallel, narrow stream',
-)
+_QUICK = ('published', 'rotary, sink, parallel, narrow stream')
 
 
 @pytest.mark.parametrize('gates', ['nodes', 'edges'])

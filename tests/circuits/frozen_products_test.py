@@ -59,6 +59,7 @@ def test_answers_and_slopes_of_gates_are_those_of_dense_products(
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['nodes', 'edges'])
 def test_gates_learned_alone_and_together_are_those_of_dense_products(
   known, kind

@@ -103,7 +103,7 @@ def test_edges_are_the_nonzero_weights_and_ones_change_nothing():
     ['0.attn.act_in', '0.mlp.act_in', '0.attn.v', '0.mlp.post_act']
   ),
 )
-@hypothesis.settings(max_examples=20)
+@hypothesis.settings(max_examples=10)
 def test_without_its_outgoing_edges_a_node_is_removed(seed, site):
   model, tokens, _ = _random_model()
   off = np.random.default_rng(seed).random(node_sites(model.config)[site]) < 0.5

@@ -88,7 +88,11 @@ CONFIGS = [
 ]
 
 
-@pytest.mark.parametrize('fields', CONFIGS)
+@pytest.mark.parametrize(
+  'fields',
+  [CONFIGS[0]]
+  + [pytest.param(one, marks=pytest.mark.slow) for one in CONFIGS[1:]],
+)
 def test_old_tokens_have_the_old_logits(fields):
   config = make_config(**fields)
   params = random_params(config)
@@ -125,7 +129,14 @@ def test_widening_keeps_as_many_activations(fields):
 
 @pytest.mark.parametrize('program', PROGRAMS)
 @pytest.mark.parametrize(
-  'fields', [{}, {'norm': 'none', 'activation': 'relu', 'sink': True}]
+  'fields',
+  [
+    {},
+    pytest.param(
+      {'norm': 'none', 'activation': 'relu', 'sink': True},
+      marks=pytest.mark.slow,
+    ),
+  ],
 )
 def test_planted_program_is_right(program, fields):
   planted = planted_in(program, **fields)
@@ -136,6 +147,7 @@ def test_planted_program_is_right(program, fields):
   assert np.mean(task_loss.pair_losses(differences)) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('program', PROGRAMS)
 def test_every_planted_edge_is_necessary(program):
   planted = planted_in(program)

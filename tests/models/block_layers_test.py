@@ -37,7 +37,9 @@ def loss(model, params):
   return jnp.square(logits).mean()
 
 
-@pytest.mark.parametrize('density', [0.25, 0.75])
+@pytest.mark.parametrize(
+  'density', [0.25, pytest.param(0.75, marks=pytest.mark.slow)]
+)
 def test_logits_and_gradients_are_those_of_dense_products(density):
   params = params_of_blocks(density)
   of_blocks, dense = GPT(CONFIG, SIDE), GPT(CONFIG)

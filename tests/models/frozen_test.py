@@ -41,9 +41,9 @@ def sparse_kernels(config, params):
 @pytest.mark.parametrize(
   'switches',
   [
-    {'use_bias': False},
     {'position': 'concat', 'd_position': 3, 'sink': True},
-    {'tied_unembed': True},
+    pytest.param({'use_bias': False}, marks=pytest.mark.slow),
+    pytest.param({'tied_unembed': True}, marks=pytest.mark.slow),
   ],
 )
 def test_every_activation_is_that_of_the_dense_model(switches):

@@ -60,6 +60,17 @@ SWITCHES = {
   'neurons': {'d_mlp': 20},
   'bfloat16': {'dtype': 'bfloat16'},
 }
+# Variants of others in the list: each costs two compilations.
+_MILD = (
+  'norm epsilon',
+  'gelu by tanh',
+  'layer norm without biases',
+  'sinusoids',
+  'half rotary',
+  'some sites',
+  'heads',
+  'neurons',
+)
 _OTHER_OUTPUTS = {'bigram_table': False, 'd_output': 5}
 
 
@@ -75,7 +86,13 @@ def _run(**switches):
   return config, *run(params, both)
 
 
-@pytest.mark.parametrize('name', SWITCHES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=pytest.mark.slow) if name in _MILD else name
+    for name in SWITCHES
+  ],
+)
 def test_every_switch_acts_and_keeps_the_model_causal(name):
   config, logits, activations = _run(**SWITCHES[name])
   assert logits.shape == (4, 7, 19)

@@ -41,6 +41,7 @@ def test_greedy_removal_reproduces_the_published_sets(name):
   assert found['resample']['matches_published'] is True
 
 
+@pytest.mark.slow
 def test_edge_masks_find_the_circuit_of_frac_prevs_from_varied_lengths():
   result = score('frac_prevs', ['edge_masks'])
   assert result['edge_f1'] >= 0.95

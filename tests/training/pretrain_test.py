@@ -102,6 +102,7 @@ def test_last_n_checkpoints_are_kept(undisturbed):
   assert kept == {'60', '61'}
 
 
+@pytest.mark.slow
 def test_a_run_stopped_and_killed_ends_with_the_same_bits(
   start, undisturbed, tmp_path
 ):
