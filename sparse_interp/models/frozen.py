@@ -22,7 +22,7 @@ PRODUCTS = ('auto', 'dense', 'row_sparse')
 # 512 and 3 to 4 times for width 1024, but only 1.4 times at 1/8. Transposing
 # what goes in and comes out takes a part of that, as measured by
 # experiments/benchmarks/kernels.py.
-_DENSITY = 1 / 32
+_DENSITY = 1 / 64
 
 # Of the narrower side: the least that was measured.
 _WIDTH = 512
