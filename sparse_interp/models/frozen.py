@@ -17,11 +17,10 @@ Kernel = jax.Array | np.ndarray | row_sparse.RowSparse
 
 PRODUCTS = ('auto', 'dense', 'row_sparse')
 
-# A product on a 2-core CPU, 2048 tokens, as a table of the native sparse call
-# against XLA's dense one had it: 5 to 11 times faster at density 1/32 for width
-# 512 and 3 to 4 times for width 1024, but only 1.4 times at 1/8. Transposing
-# what goes in and comes out takes a part of that, as measured by
-# experiments/benchmarks/kernels.py.
+# On 2 cores, products with the nonzero weights of 1 in 64 are 1.5 times (width
+# 512) and 3 times (width 1024) faster than dense ones, what goes in and comes
+# out transposed; at 1 in 8 nothing is gained (experiments/benchmarks/kernels.py).
+# A whole model gains less: see experiments/benchmarks/pruning.py.
 _DENSITY = 1 / 64
 
 # Of the narrower side: the least that was measured.
