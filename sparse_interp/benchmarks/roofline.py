@@ -20,6 +20,8 @@ _COLOURS = (
   '#3d8c8c',
   '#a23b72',
   '#606c76',
+  '#111111',
+  '#e39ab8',
 )
 
 
@@ -123,7 +125,7 @@ def _axes(at, x_range, y_range):
   yield (
     f'<text x="{_MARGIN}" y="{_HEIGHT - 18}">useful operations per byte</text>'
     f'<text x="{_MARGIN}" y="{_MARGIN - 14}">useful operations per second; '
-    'line: ceilings measured beside them</text>'
+    'line: ceilings measured beside them (memory, not caches)</text>'
   )
 
 
