@@ -1,14 +1,11 @@
 """Selection of the k largest magnitudes, exactly and without a sort.
 
-The bits of a non-negative float, read as an integer, are ordered like the
-float. The k-th largest magnitude is therefore found by building its 31 bits
-from the top: a bit stays set if at least k entries are at or above the
-candidate. Each pass is one compare and one count, so a sharded array costs one
-scalar reduction a pass and is never gathered. Ties at the threshold are broken
-by index: the lowest ones are kept.
+Chooses who searches: `topk_search` in plain jax, or the kernels of
+`topk_kernels`. All keep the same entries: among equal magnitudes those of the
+lowest indices.
 
 Source: AbsTopK and the weight projection of arXiv 2511.13653 (sections 2 and
-A.1); the search replaces the radix top-k that its authors found slow.
+A.1).
 """
 
 import functools

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_interp.ops import row_sparse
+from sparse_interp.ops import row_sparse, topk
 from tests.ops.sparse_matrices import KINDS, check, make, results
 
 
@@ -84,6 +84,19 @@ def test_batches_of_activations_and_of_weights(impl):
     )
     for one, other in zip(found, wanted, strict=True):
       np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-4)
+
+
+def test_what_follows_a_product_on_a_cpu_does_not_walk_across_memory():
+  w = row_sparse.from_dense(make('last weight', 512, 640))
+  x = jax.ShapeDtypeStruct((32, 512), jnp.float32)
+  run = jax.jit(
+    lambda x: topk.abs_topk(
+      row_sparse.row_sparse_matmul(x, w, 'cpu'), 100, 'cpu'
+    )
+  )
+  text = run.lower(x).compile().as_text()
+  # By columns it is there once, where it is copied.
+  assert text.count('f32[32,640]{0,1}') == 1
 
 
 def test_gradients_take_no_array_as_large_as_the_matrix():

@@ -99,3 +99,16 @@ def test_mask_of_a_sharded_tensor_is_the_same_and_is_not_gathered():
   mask = compiled(sharded, jnp.int32(300))
   np.testing.assert_array_equal(mask, _reference(x, 300))
   assert 'all-gather' not in compiled.as_text()
+
+
+def test_arrays_beyond_the_caches_are_searched_a_few_rows_at_a_time(
+  monkeypatch,
+):
+  monkeypatch.setattr(topk, '_FIT_CACHES', 1000)
+  rng = np.random.default_rng(0)
+  # Small integers, so that there are ties.
+  x = rng.integers(-9, 10, (2, 256, 8)).astype(np.float32)
+  run = jax.jit(lambda x: topk.abs_topk(x, 3, 'cpu'))
+  wanted = np.where(_reference(x, 3, -1), x, 0)
+  np.testing.assert_array_equal(run(x), wanted)
+  assert 'tensor<256x8x' in run.lower(x).as_text()
