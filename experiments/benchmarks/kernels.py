@@ -17,7 +17,7 @@ sparse_interp.benchmarks.tables` makes the tables of the README anew.
 On 2 CPU cores (7 minutes with `--config.seconds=8`; every number is in
 results/kernels_2_cpu_cores.json and in the README): AbsTopK 17 and 21 times
 faster than the best form of `lax.top_k`; a projection of 1e6 and 1e7 entries 29
-and 17 times faster than a sort, hardly faster than `lax.top_k` at 1e7, and 5 times
+and 17 times faster than a sort, hardly faster than `lax.top_k` at 1e7, 5 times
 slower than numpy's partition on the host; products at density 1/128 and 1/1024
 10 to 24 times faster than dense where activations are feature-major, 3 to 6.5
 times with both transpositions; block-sparse products at 1/32, forward and
