@@ -18,6 +18,7 @@ from sparse_interp.models.layers import (
   Block,
   Norm,
   frozen_kernel,
+  token_product,
   visibility,
 )
 from sparse_interp.ops.row_sparse import row_sparse_matmul
@@ -163,11 +164,11 @@ class GPT(nn.Module):
   def _unembed(self, x, embed):
     config = self.config
     product = functools.partial(
-      jax.lax.dot_general, preferred_element_type=jnp.float32
+      token_product, preferred_element_type=jnp.float32
     )
     if config.tied_unembed:
       kernel = embed.embedding.T.astype(config.dtype)
-      return product(x.astype(config.dtype), kernel, (((2,), (0,)), ((), ())))
+      return product(x.astype(config.dtype), kernel)
     sparse = frozen_kernel(self, 'lm_head')
     if sparse is not None:
       # The sums are float32 whatever comes in; the product stays so.

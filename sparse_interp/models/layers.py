@@ -7,6 +7,7 @@ edits, so the modules know neither.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,17 +16,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sparse_interp.models.config import GPTConfig
+from sparse_interp.ops.attention import attention
 from sparse_interp.ops.block_sparse_linear import block_sparse_linear
 from sparse_interp.ops.row_sparse import RowSparse, row_sparse_matmul
 from sparse_interp.ops.topk import abs_topk
 
 See = Callable[[str, Array], Array]
-
-# Queries that attend at a time in long sequences; with so few as `_FEW` a split
-# costs more than it saves (measured for 128 and 256 tokens on 2 cores).
-_QUERIES = 64
-_FEW = 128
-
 
 def sparsify(
   config: GPTConfig, site: str, x: Float[Array, 'batch time width']
@@ -61,6 +57,26 @@ class Norm(nn.Module):
     return x * jax.lax.rsqrt(variance + epsilon) * scale + bias
 
 
+def token_product(
+  x: Float[Array, '*batch d_in'],
+  kernel: Float[Array, 'd_in d_out'],
+  *_,
+  preferred_element_type: Any = None,
+  **__,
+) -> Float[Array, '*batch d_out']:
+  """x @ kernel over all tokens as one matrix; the `dot_general` of `nn.Dense`.
+
+  Of products with more axes XLA (CPU) makes a gradient of the kernel that first
+  transposes the one of y: twice the time of forward and backward together.
+  """
+  y = jnp.matmul(
+    x.reshape(-1, x.shape[-1]),
+    kernel,
+    preferred_element_type=preferred_element_type,
+  )
+  return y.reshape(*x.shape[:-1], -1)
+
+
 def linear(
   module: nn.Module, width: int, stddev: float, name: str, x: Array
 ) -> Float[Array, 'batch time width']:
@@ -88,7 +104,7 @@ def linear(
     use_bias=config.use_bias,
     dtype=config.dtype,
     kernel_init=nn.initializers.normal(stddev),
-    dot_general=None if module.blocks is None else skip_zeros,
+    dot_general=token_product if module.blocks is None else skip_zeros,
     name=name,
   )(x)
 
@@ -173,55 +189,6 @@ def _rotate(
   cosine, sine = (t[:, None] for t in rotary_tables(config, x.shape[1]))
   rotated = cosine * x + sine * x[..., rotary_partner(config)]
   return rotated.astype(x.dtype)
-
-
-def attention(
-  q: Float[Array, 'batch time heads d_head'],
-  k: Float[Array, 'batch time heads d_head'],
-  v: Float[Array, 'batch time heads d_head'],
-  visible: Bool[Array | np.ndarray, '#batch 1 time time'],
-  sink: Float[Array, 'heads'] | None,
-) -> Float[Array, 'batch time heads d_head']:
-  """Softmax attention to visible keys, scale 1/sqrt(d_head), optional sink.
-
-  The sink adds exp(sink) to the denominator of every softmax of its head: an
-  extra slot with key and value zero and that logit, unscaled (A.1).
-
-  Queries take turns, a few at a time, with the keys up to the last that one of
-  them sees: causality saves up to half of the work, and scores stay in caches.
-  """
-  q, k, v = (part.swapaxes(1, 2) for part in (q, k, v))
-  heads, time = [], q.shape[2]
-  at_a_time = _QUERIES if time > _FEW else max(time, 1)
-  for start in range(0, time, at_a_time):
-    queries = slice(start, start + at_a_time)
-    seen = visible[:, :, queries]
-    # Known before the model runs, unless sequences are padded.
-    known = isinstance(seen, np.ndarray)
-    stop = np.flatnonzero(seen.any((0, 1, 2)))[-1] + 1 if known else None
-    heads.append(
-      _attend(
-        q[:, :, queries], k[:, :, :stop], v[:, :, :stop], seen[..., :stop], sink
-      )
-    )
-  return jnp.concatenate(heads, axis=2).swapaxes(1, 2)
-
-
-def _attend(q, k, v, visible, sink):
-  """Attention of queries of all heads, (batch, heads, queries, d_head)."""
-  scores = jnp.einsum('bhqd,bhkd->bhqk', q, k) / np.sqrt(q.shape[3])
-  scores = scores.astype(jnp.float32)
-  scores = jnp.where(visible, scores, -jnp.inf)
-  highest = jnp.max(scores, axis=-1, keepdims=True)
-  if sink is not None:
-    highest = jnp.maximum(highest, sink[:, None, None])
-  highest = jax.lax.stop_gradient(highest)
-  weights = jnp.exp(scores - highest)
-  total = jnp.sum(weights, axis=-1, keepdims=True)
-  if sink is not None:
-    total = total + jnp.exp(sink[:, None, None] - highest)
-  mixed = jnp.einsum('bhqk,bhkd->bhqd', weights.astype(v.dtype), v)
-  return (mixed / total).astype(v.dtype)
 
 
 class Attention(nn.Module):
