@@ -23,6 +23,7 @@ from sparse_interp.ops.topk import abs_topk
 
 See = Callable[[str, Array], Array]
 
+
 def sparsify(
   config: GPTConfig, site: str, x: Float[Array, 'batch time width']
 ) -> Float[Array, 'batch time width']:

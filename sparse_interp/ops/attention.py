@@ -65,7 +65,7 @@ def _product(equation: str, x: Array, y: Array) -> Float[Array, '...']:
 
 @jax.custom_vjp
 def _attend(q, k, v, visible, sink):
-  """Attention of a group: q (batch, heads, queries, d), k and v (.., d, keys)."""
+  """Attention of some q (batch, heads, queries, d) to k, v (.., d, keys)."""
   return _attend_forward(q, k, v, visible, sink)[0]
 
 

@@ -9,6 +9,7 @@ A.1).
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,10 @@ _ROWS = 256
 
 # Below this many entries a projection is not worth a kernel's launches.
 _SMALLEST_FOR_A_KERNEL = 2**16
+
+# Nor are halves of a matrix with fewer entries worth their preparation; split
+# over devices, its groups of rows would not lie on one.
+_SMALLEST_BY_HALVES = 2**14
 
 
 def _resolve(impl: str) -> str:
@@ -81,7 +86,10 @@ def kth_largest_magnitude(
 
 
 def keep_mask(
-  x: Float[Array, '...'], count: Int[Array, ''] | int, impl: str = 'auto'
+  x: Float[Array, '...'],
+  count: Int[Array, ''] | int,
+  impl: str = 'auto',
+  stacked: bool = False,
 ) -> Bool[Array, '...']:
   """Marks exactly the `count` entries of largest magnitude of the array.
 
@@ -90,6 +98,8 @@ def keep_mask(
     count: in [0, x.size]; a Python int or a traced int32 scalar.
     impl: one of IMPLEMENTATIONS. 'auto' takes a kernel on a TPU and on a Hopper
       GPU if the array is large; 'interpret_*' run these on a CPU, to be tried.
+    stacked: the first axis lists arrays, in each of which `count` are kept. A
+      CPU searches all of them at once, others one after the other.
 
   Returns:
     Bool mask with exactly `count` True entries; among equal magnitudes the
@@ -99,12 +109,18 @@ def keep_mask(
     ValueError: there is no such implementation.
   """
   chosen = _resolve(impl)
-  small = impl == 'auto' and x.size < _SMALLEST_FOR_A_KERNEL
+  if stacked and chosen != 'cpu':
+    return lax.map(lambda x: keep_mask(x, count, impl), x)
+  axes = tuple(range(int(stacked), x.ndim))
+  size = math.prod(x.shape[axis] for axis in axes)
+  if chosen == 'cpu' and x.ndim > 1 and size < _SMALLEST_BY_HALVES:
+    chosen = 'reference'
+  small = impl == 'auto' and size < _SMALLEST_FOR_A_KERNEL
   if small and _is_kernel(chosen):
     chosen = 'reference'
-  if _is_kernel(chosen) and x.size:
+  if _is_kernel(chosen) and size:
     return topk_kernels.keep_mask(x, jnp.asarray(count, jnp.int32), chosen)
-  return _keep(x, count, tuple(range(x.ndim)), chosen)
+  return _keep(x, count, axes, chosen)
 
 
 def keep_mask_along_axis(

@@ -12,9 +12,12 @@ A.1); the search replaces the radix top-k that its authors found slow.
 """
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int16, Int32
+
+# Counts up to this one take fewer passes one maximum after the other than by
+# bits.
+_FEW = 8
 
 
 def magnitude_bits(x: Float[Array, '...']) -> Int32[Array, '...']:
@@ -54,16 +57,17 @@ def kth_largest(
   return lax.fori_loop(0, 31, settle_bit, jnp.zeros(start_shape, jnp.int32))
 
 
-def flat_index(
-  shape: tuple[int, ...], axes: tuple[int, ...]
+def kth_largest_of_few(
+  bits: Int32[Array, '...'], count: int, axis: int
 ) -> Int32[Array, '...']:
-  """Position of every entry in the flattened `axes`, in C order."""
-  sizes = [shape[a] for a in axes]
-  strides = np.cumprod([1, *sizes[:0:-1]])[::-1]
-  return sum(
-    int(stride) * lax.broadcasted_iota(jnp.int32, shape, axis)
-    for axis, stride in zip(axes, strides, strict=True)
-  )
+  """The same threshold along one axis for a small count, by maxima in turn."""
+  threshold = jnp.max(bits, axis=axis, keepdims=True)
+  for _ in range(count - 1):
+    above = _count(bits >= threshold, (axis,))
+    below = jnp.where(bits < threshold, bits, -1)
+    following = jnp.max(below, axis=axis, keepdims=True)
+    threshold = jnp.where(above >= count, threshold, following)
+  return threshold
 
 
 def _lowest_indices(
@@ -71,76 +75,112 @@ def _lowest_indices(
   count: Int[Array, '...'],
   axes: tuple[int, ...],
 ) -> Bool[Array, '...']:
-  """The `count` lowest-index entries of `tied`, by bisection on the index.
+  """The `count` first of `tied` in C order: whole slices, then part of one.
 
-  A cumulative sum would do the same but gathers a sharded array.
+  The bound of whole slices of the first axis is found by bisection. A
+  cumulative sum would do the same but gathers a sharded array.
   """
-  index = flat_index(tied.shape, axes)
-  size = int(np.prod([tied.shape[a] for a in axes]))
-  n_bits = max(1, size.bit_length())
+  axis, *others = axes
+  index = lax.broadcasted_iota(jnp.int32, tied.shape, axis)
+  in_slice = _count(tied, tuple(others)) if others else tied.astype(jnp.int32)
+  position = lax.broadcasted_iota(jnp.int32, in_slice.shape, axis)
+  n_bits = max(1, tied.shape[axis].bit_length())
+
+  def before(bound):
+    counted = jnp.where(position < bound, in_slice, 0)
+    return jnp.sum(counted, axis=axis, keepdims=True)
 
   def settle_bit(i, bound):
     candidate = bound | (jnp.int32(1) << (n_bits - 1 - i))
-    below = _count(tied & (index < candidate), axes)
-    return jnp.where(below <= count, candidate, bound)
+    return jnp.where(before(candidate) <= count, candidate, bound)
 
   start_shape = [1 if i in axes else n for i, n in enumerate(tied.shape)]
   bound = lax.fori_loop(
     0, n_bits, settle_bit, jnp.zeros(start_shape, jnp.int32)
   )
-  return tied & (index < bound)
+  whole = tied & (index < bound)
+  if not others:
+    return whole
+  partial = tied & (index == bound)
+  line = jnp.any(partial, axis=axis, keepdims=True)
+  first = _lowest_indices(line, count - before(bound), tuple(others))
+  return whole | (partial & first)
 
 
-def _kth_largest_in_rows(
-  bits: Int32[Array, '*rows width'], count: Int[Array, ''] | int
-) -> Int32[Array, '*rows 1']:
-  """The same threshold for every vector of the last axis, made for CPUs.
+def _kth_largest_by_halves(
+  bits: Int32[Array, '... width'], count: Int[Array, ''] | int, whole: int
+) -> Int32[Array, '...']:
+  """The same threshold along the last `whole` axes, made for CPUs.
 
   There the search is bound by memory, so it looks at 16 bits at a time: at the
   upper halves first, then at the lower halves of the entries whose upper half
   is the threshold's.
   """
+  axes = tuple(range(-whole, 0))
+  group = _group_rows if whole > 1 else _group_row
   upper = (bits >> 16).astype(jnp.int16)
-  upper_threshold = _settle_half(upper, count, n_bits=15, offset=0)
+  keys = group(upper, jnp.int16(-1))
+  upper_threshold = _settle_half(keys, count, axes, n_bits=15, offset=0)
   tied = upper == upper_threshold.astype(jnp.int16)
   above = upper > upper_threshold.astype(jnp.int16)
   # Entries decided by their upper half are put at the ends of the range.
+  lowest = jnp.int16(-(2**15))
   lower = ((bits & 0xFFFF) - 2**15).astype(jnp.int16)
   lower = jnp.where(above, jnp.int16(2**15 - 1), lower)
-  lower = jnp.where(above | tied, lower, jnp.int16(-(2**15)))
-  lower_threshold = _settle_half(lower, count, n_bits=16, offset=2**15)
+  lower = jnp.where(above | tied, lower, lowest)
+  keys = group(lower, lowest)
+  lower_threshold = _settle_half(keys, count, axes, n_bits=16, offset=2**15)
   return (upper_threshold << 16) | lower_threshold
 
 
-def _settle_half(
-  keys: Int16[Array, '*rows width'],
-  count: Int[Array, ''] | int,
-  n_bits: int,
-  offset: int,
-) -> Int32[Array, '*rows 1']:
-  """Largest t below 2**n_bits with at least `count` of keys + offset >= t.
-
-  A pass settles two bits. It counts for three candidates at once, packed into
-  one int16 as three 5-bit fields, in so many lanes that no field overflows.
-  """
+def _group_row(
+  keys: Int16[Array, '*rows width'], lowest: Int16[Array, '']
+) -> Int16[Array, '*rows group lanes']:
+  """A vector as at most 31 vectors, padded with what is never counted."""
   width, lanes = keys.shape[-1], 32
   while width > 31 * lanes:
     lanes *= 2
-  # The padding is below every candidate and never counted.
   padding = [(0, 0)] * (keys.ndim - 1) + [(0, -width % lanes)]
-  keys = jnp.pad(keys, padding, constant_values=-offset)
-  keys = keys.reshape(*keys.shape[:-1], -1, lanes)
+  keys = jnp.pad(keys, padding, constant_values=lowest)
+  return keys.reshape(*keys.shape[:-1], -1, lanes)
+
+
+def _group_rows(
+  keys: Int16[Array, '*batch rows lanes'], lowest: Int16[Array, '']
+) -> Int16[Array, '*batch groups 16 lanes']:
+  """The rows of a matrix 16 at a time, padded with what is never counted."""
+  padding = [(0, 0)] * keys.ndim
+  padding[-2] = (0, -keys.shape[-2] % 16)
+  keys = jnp.pad(keys, padding, constant_values=lowest)
+  return keys.reshape(*keys.shape[:-2], -1, 16, keys.shape[-1])
+
+
+def _settle_half(
+  keys: Int16[Array, '*batch group lanes'],
+  count: Int[Array, ''] | int,
+  axes: tuple[int, ...],
+  n_bits: int,
+  offset: int,
+) -> Int32[Array, '...']:
+  """Largest t below 2**n_bits with at least `count` of keys + offset >= t.
+
+  A pass settles two bits. It counts for three candidates at once, packed into
+  one int16 as three 5-bit fields, in groups so small that no field overflows.
+  What is left after a group is summed along `axes` (kept).
+  """
 
   def settle(threshold, candidates):
     packed = sum(
-      (keys >= (c - offset).astype(jnp.int16)[..., None]).astype(jnp.int16)
+      (keys >= jnp.expand_dims((c - offset).astype(jnp.int16), -2)).astype(
+        jnp.int16
+      )
       << (5 * i)
       for i, c in enumerate(candidates)
     )
     packed = jnp.sum(packed, axis=-2, dtype=jnp.int16)
     for i, candidate in enumerate(candidates):
       field = ((packed >> (5 * i)) & 31).astype(jnp.int32)
-      above = jnp.sum(field, axis=-1, keepdims=True)
+      above = jnp.sum(field, axis=axes, keepdims=True)
       threshold = jnp.where(above >= count, candidate, threshold)
     return threshold
 
@@ -151,7 +191,10 @@ def _settle_half(
       threshold, (threshold | low, threshold | high, threshold | high | low)
     )
 
-  threshold = jnp.zeros((*keys.shape[:-2], 1), jnp.int32)
+  start_shape = [*keys.shape[:-2], keys.shape[-1]]
+  for axis in axes:
+    start_shape[axis] = 1
+  threshold = jnp.zeros(start_shape, jnp.int32)
   if n_bits % 2:
     threshold = settle(threshold, (threshold | 1 << (n_bits - 1),))
   return lax.fori_loop(0, n_bits // 2, settle_two_bits, threshold)
@@ -189,11 +232,15 @@ def keep(
     bits: non-negative integers.
     count: in [0, size along `axes`]; ties go to the lowest index.
     axes: along which entries compete, in ascending order.
-    halves: search the last axis as is fastest on a CPU.
+    halves: search as is fastest on a CPU, where that is known: the last axis,
+      the last two, or one of them for a small count.
   """
-  count = jnp.asarray(count, jnp.int32)
-  if halves and axes == (bits.ndim - 1,):
-    threshold = _kth_largest_in_rows(bits, count)
+  last = bits.ndim - 1
+  few = isinstance(count, int) and 0 < count <= _FEW
+  if halves and axes in ((last,), (last - 1, last)):
+    threshold = _kth_largest_by_halves(bits, count, len(axes))
+  elif few and len(axes) == 1:
+    threshold = kth_largest_of_few(bits, count, *axes)
   else:
     threshold = kth_largest(bits, count, axes)
-  return _trim(bits, threshold, count, axes)
+  return _trim(bits, threshold, jnp.asarray(count, jnp.int32), axes)

@@ -15,7 +15,6 @@ largest Frobenius norm stay whole, and their number is exact.
 
 import collections
 import dataclasses
-import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -197,34 +196,46 @@ def keep_mask(
   Returns:
     Boolean mask with exactly `count` True; ties go to the lowest flat index.
   """
+  return _keep_in_each(weights[None], count, target)[0]
+
+
+def _keep_in_each(
+  weights: Float[Array, 'tensors ...'], count: Any, target: Target
+) -> Bool[Array, 'tensors ...']:
+  """The masks of tensors that are alike in shape and target."""
   if target.block is not None:
     return _keep_blocks(weights, count, target)
-  if target.minimum_alive:
-    protected = topk.keep_mask_along_axis(
-      weights, target.minimum_alive, target.alive_axis
-    )
-    weights = jnp.where(protected, jnp.inf, weights)
-  return topk.keep_mask(weights, count)
+  weights = _put_first(weights, target.minimum_alive, target.alive_axis)
+  return topk.keep_mask(weights, count, stacked=True)
+
+
+def _put_first(
+  scores: Float[Array, 'tensors ...'], alive: int, axis: int | None
+) -> Float[Array, 'tensors ...']:
+  """Makes `alive` scores infinite along an axis of each tensor, the largest."""
+  if not alive:
+    return scores
+  protected = topk.keep_mask_along_axis(scores, alive, axis + 1)
+  return jnp.where(protected, jnp.inf, scores)
 
 
 def _keep_blocks(
-  weights: Float[Array, 'K N'], count: Any, target: Target
-) -> Bool[Array, 'K N']:
+  weights: Float[Array, 'tensors K N'], count: Any, target: Target
+) -> Bool[Array, 'tensors K N']:
   """Marks whole blocks: as many as protect every unit, then the largest.
 
   A unit with one kept block has `target.block` weights along `alive_axis`.
   """
   side = target.block
-  scores = block_sparse.block_norms(weights, side)
-  if target.minimum_alive:
-    protected = topk.keep_mask_along_axis(
-      scores, -(-target.minimum_alive // side), target.alive_axis
-    )
-    scores = jnp.where(protected, jnp.inf, scores)
-  kept = topk.keep_mask(scores, count // side**2)
-  rows, columns = kept.shape
-  entries = kept[:, None, :, None]
-  entries = jnp.broadcast_to(entries, (rows, side, columns, side))
+  scores = jax.vmap(lambda matrix: block_sparse.block_norms(matrix, side))(
+    weights
+  )
+  alive = -(-target.minimum_alive // side)
+  scores = _put_first(scores, alive, target.alive_axis)
+  kept = topk.keep_mask(scores, count // side**2, stacked=True)
+  tensors, rows, columns = kept.shape
+  entries = kept[:, :, None, :, None]
+  entries = jnp.broadcast_to(entries, (tensors, rows, side, columns, side))
   return entries.reshape(weights.shape)
 
 
@@ -250,8 +261,8 @@ def keep_masks(
 ) -> dict[str, Array]:
   """Applies `keep_mask` to every tensor that has a target.
 
-  Tensors alike in shape and target (the layers of a model) share one loop: the
-  search is compiled once for all of them, and its table embedded once.
+  Tensors alike in shape and target (the layers of a model) are searched as one:
+  the search is compiled once for all of them, and its table embedded once.
   """
   groups = collections.defaultdict(list)
   for name, target in targets.items():
@@ -262,15 +273,9 @@ def keep_masks(
   masks = {}
   for names in groups.values():
     target = targets[names[0]]
-    count = count_at(target, step)
-    if len(names) == 1:
-      masks[names[0]] = keep_mask(weights[names[0]], count, target)
-      continue
-    stacked = jax.lax.map(
-      functools.partial(keep_mask, count=count, target=target),
-      jnp.stack([weights[name] for name in names]),
-    )
-    masks |= dict(zip(names, stacked, strict=True))
+    stacked = jnp.stack([weights[name] for name in names])
+    kept = _keep_in_each(stacked, count_at(target, step), target)
+    masks |= dict(zip(names, kept, strict=True))
   return masks
 
 
