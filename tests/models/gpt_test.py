@@ -8,6 +8,7 @@ import pytest
 
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.gpt import recorded_names
+from sparse_interp.models.layers import token_product
 from sparse_interp.models.sites import edge_matrices, node_sites
 
 SMALL = GPTConfig(vocab_size=19, n_layer=2, d_model=16, d_head=4)
@@ -268,3 +269,16 @@ def test_a_wrong_field_is_refused_in_one_line_that_names_it(field, value):
   assert '\n' not in str(error.value)
   value = value[0] if isinstance(value, tuple) else value
   assert str(value) in str(error.value)
+
+
+def test_all_tokens_are_multiplied_as_one_matrix():
+  x, kernel = jnp.ones((3, 5, 8)), jnp.ones((8, 6))
+  gradient = jax.jit(jax.grad(lambda k: token_product(x, k).sum()))
+  products = [
+    line
+    for line in gradient.lower(kernel).as_text().splitlines()
+    if 'dot_general' in line
+  ]
+  assert len(products) == 1
+  assert 'tensor<15x8xf32>' in products[0]
+  np.testing.assert_array_equal(gradient(kernel), np.full((8, 6), 15.0))

@@ -24,6 +24,7 @@ TENSORS = st.sampled_from([(1,), (9,), (5, 7), (2, 3, 4)]).flatmap(
 MATRICES = hnp.arrays(np.float32, (5, 7), elements=VALUES)
 
 keep_mask = jax.jit(topk.keep_mask)
+keep_stacked = jax.jit(functools.partial(topk.keep_mask, stacked=True))
 keep_mask_along_axis = jax.jit(topk.keep_mask_along_axis, static_argnums=2)
 
 
@@ -112,3 +113,36 @@ def test_arrays_beyond_the_caches_are_searched_a_few_rows_at_a_time(
   wanted = np.where(_reference(x, 3, -1), x, 0)
   np.testing.assert_array_equal(run(x), wanted)
   assert 'tensor<256x8x' in run.lower(x).as_text()
+
+
+@pytest.mark.parametrize('shape', [(3, 200, 90), (2, 128, 130)])
+@pytest.mark.parametrize('count', [1, 700, 16640])
+def test_stacked_matrices_are_each_searched_exactly(shape, count):
+  # Large enough for the search by halves; small integers, so that ties abound.
+  rng = np.random.default_rng(0)
+  few, many = rng.integers(-9, 10, shape), rng.standard_normal(shape)
+  for x in (few, many, few.astype(np.float32) * np.float32(2e-38)):
+    x = x.astype(np.float32)
+    masks = keep_stacked(jnp.asarray(x), jnp.int32(count))
+    for mask, matrix in zip(masks, x, strict=True):
+      np.testing.assert_array_equal(mask, _reference(matrix, count))
+
+
+def test_a_large_sharded_matrix_is_searched_by_halves_and_not_gathered():
+  mesh = jax.make_mesh((8,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
+  x = np.random.default_rng(1).integers(-99, 99, (256, 128)).astype(np.float32)
+  sharded = jax.device_put(x, NamedSharding(mesh, P('d', None)))
+  compiled = keep_mask.lower(sharded, jnp.int32(3000)).compile()
+  mask = compiled(sharded, jnp.int32(3000))
+  np.testing.assert_array_equal(mask, _reference(x, 3000))
+  text = compiled.as_text()
+  assert 's16[' in text
+  assert 'all-gather' not in text
+
+
+@pytest.mark.parametrize('count', [1, 4, 8])
+def test_a_few_along_an_axis_are_found_by_maxima(count):
+  x = np.random.default_rng(2).integers(-5, 6, (40, 30)).astype(np.float32)
+  for axis in (0, 1):
+    mask = jax.jit(lambda x, a=axis: topk.keep_mask_along_axis(x, count, a))(x)
+    np.testing.assert_array_equal(mask, _reference(x, count, axis))
