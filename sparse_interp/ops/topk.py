@@ -65,8 +65,7 @@ def _is_kernel(impl: str) -> bool:
 
 
 def _keep(x, count, axes, impl):
-  bits = topk_search.magnitude_bits(x)
-  return topk_search.keep(bits, count, axes, halves=impl == 'cpu')
+  return topk_search.keep(x, count, axes, halves=impl == 'cpu')
 
 
 def kth_largest_magnitude(

@@ -12,7 +12,6 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
@@ -190,15 +189,6 @@ def kth_largest(
   return lax.fori_loop(0, _PASSES, settle, jnp.int32(0))
 
 
-def _flat_index(shape: tuple[int, ...]) -> Int32[Array, '...']:
-  """Position of every entry in C order."""
-  strides = np.cumprod([1, *shape[:0:-1]])[::-1]
-  return sum(
-    int(stride) * lax.broadcasted_iota(jnp.int32, shape, axis)
-    for axis, stride in enumerate(strides)
-  )
-
-
 def keep_mask(
   x: Float[Array, '...'], count: Int[Array, ''], impl: str
 ) -> Bool[Array, '...']:
@@ -214,7 +204,7 @@ def keep_mask(
   kept, above = count_at_least(bits, pivots, impl)
 
   def drop_late_ties():
-    index = _flat_index(x.shape)
+    index = topk_search.flat_index(x.shape, tuple(range(x.ndim)))
     earliness = jnp.where(bits == threshold, x.size - index, 0)
     bound = kth_largest(earliness, wanted - above, impl)
     return (bits > threshold) | (earliness >= bound)

@@ -11,7 +11,10 @@ Source: AbsTopK and the weight projection of arXiv 2511.13653 (sections 2 and
 A.1); the search replaces the radix top-k that its authors found slow.
 """
 
+import math
+
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int16, Int32
 
@@ -70,41 +73,68 @@ def kth_largest_of_few(
   return threshold
 
 
-def _lowest_indices(
+def flat_index(
+  shape: tuple[int, ...], axes: tuple[int, ...]
+) -> Int32[Array, '...']:
+  """Position of every entry in the flattened `axes`, in C order."""
+  sizes = [shape[a] for a in axes]
+  strides = np.cumprod([1, *sizes[:0:-1]])[::-1]
+  return sum(
+    int(stride) * lax.broadcasted_iota(jnp.int32, shape, axis)
+    for axis, stride in zip(axes, strides, strict=True)
+  )
+
+
+def _bound_of_first(
   tied: Bool[Array, '...'],
   count: Int[Array, '...'],
   axes: tuple[int, ...],
-) -> Bool[Array, '...']:
-  """The `count` first of `tied` in C order: whole slices, then part of one.
+) -> Int32[Array, '...']:
+  """The `flat_index` below which exactly `count` of `tied` lie (axes kept).
 
-  The bound of whole slices of the first axis is found by bisection. A
-  cumulative sum would do the same but gathers a sharded array.
+  First the number of whole slices of the first axis, by bisection, then a bound
+  inside the next one. A cumulative sum would do the same but gathers a sharded
+  array.
   """
   axis, *others = axes
-  index = lax.broadcasted_iota(jnp.int32, tied.shape, axis)
   in_slice = _count(tied, tuple(others)) if others else tied.astype(jnp.int32)
   position = lax.broadcasted_iota(jnp.int32, in_slice.shape, axis)
   n_bits = max(1, tied.shape[axis].bit_length())
 
-  def before(bound):
-    counted = jnp.where(position < bound, in_slice, 0)
+  def before(slices):
+    counted = jnp.where(position < slices, in_slice, 0)
     return jnp.sum(counted, axis=axis, keepdims=True)
 
-  def settle_bit(i, bound):
-    candidate = bound | (jnp.int32(1) << (n_bits - 1 - i))
-    return jnp.where(before(candidate) <= count, candidate, bound)
+  def settle_bit(i, slices):
+    candidate = slices | (jnp.int32(1) << (n_bits - 1 - i))
+    return jnp.where(before(candidate) <= count, candidate, slices)
 
   start_shape = [1 if i in axes else n for i, n in enumerate(tied.shape)]
-  bound = lax.fori_loop(
+  slices = lax.fori_loop(
     0, n_bits, settle_bit, jnp.zeros(start_shape, jnp.int32)
   )
-  whole = tied & (index < bound)
+  # All slices may be whole: the last bits then pass their number.
+  slices = jnp.minimum(slices, tied.shape[axis])
   if not others:
-    return whole
-  partial = tied & (index == bound)
-  line = jnp.any(partial, axis=axis, keepdims=True)
-  first = _lowest_indices(line, count - before(bound), tuple(others))
-  return whole | (partial & first)
+    return slices
+  index = lax.broadcasted_iota(jnp.int32, tied.shape, axis)
+  following = jnp.any(tied & (index == slices), axis=axis, keepdims=True)
+  inside = _bound_of_first(following, count - before(slices), tuple(others))
+  stride = math.prod(tied.shape[a] for a in others)
+  return slices * stride + jnp.where(slices < tied.shape[axis], inside, 0)
+
+
+def _bound_of_first_in_rows(
+  tied: Bool[Array, '*rows width'], count: Int32[Array, '*rows 1']
+) -> Int32[Array, '*rows 1']:
+  """The same along the last axis, made for CPUs; width below 2**15 - 1."""
+  width = tied.shape[-1]
+  index = lax.broadcasted_iota(jnp.int16, tied.shape, tied.ndim - 1)
+  earliness = jnp.where(tied, jnp.int16(width) - index, jnp.int16(0))
+  keys = _group_row(earliness, jnp.int16(0))
+  n_bits = (width + 1).bit_length()
+  latest = _settle_half(keys, count, (-1,), n_bits=n_bits, offset=0)
+  return width + 1 - latest
 
 
 def _kth_largest_by_halves(
@@ -157,7 +187,7 @@ def _group_rows(
 
 def _settle_half(
   keys: Int16[Array, '*batch group lanes'],
-  count: Int[Array, ''] | int,
+  count: Int[Array, '...'] | int,
   axes: tuple[int, ...],
   n_bits: int,
   offset: int,
@@ -200,47 +230,56 @@ def _settle_half(
   return lax.fori_loop(0, n_bits // 2, settle_two_bits, threshold)
 
 
-def _trim(
-  bits: Int32[Array, '...'],
-  threshold: Int32[Array, '...'],
-  count: Int[Array, ''],
-  axes: tuple[int, ...],
-) -> Bool[Array, '...']:
-  """Exactly `count` entries at or above the threshold, ties to low indices."""
-  keep = bits >= threshold
-  n_kept = _count(keep, axes)
-
-  def drop_late_ties():
-    above = bits > threshold
-    room = count - _count(above, axes)
-    return above | _lowest_indices(bits == threshold, room, axes)
-
-  # Ties are rare among float32 values: look at indices only if there are any.
-  keep = lax.cond(jnp.all(n_kept == count), lambda: keep, drop_late_ties)
-  return keep & (count > 0)
-
-
 def keep(
-  bits: Int32[Array, '...'],
+  x: Float[Array, '...'],
   count: Int[Array, ''] | int,
   axes: tuple[int, ...],
   halves: bool,
 ) -> Bool[Array, '...']:
-  """Marks exactly `count` largest of `bits` along `axes`.
+  """Marks exactly `count` largest magnitudes along `axes`.
 
   Args:
-    bits: non-negative integers.
+    x: floats.
     count: in [0, size along `axes`]; ties go to the lowest index.
     axes: along which entries compete, in ascending order.
     halves: search as is fastest on a CPU, where that is known: the last axis,
       the last two, or one of them for a small count.
   """
-  last = bits.ndim - 1
+  last = x.ndim - 1
   few = isinstance(count, int) and 0 < count <= _FEW
+  bits = magnitude_bits(x)
   if halves and axes in ((last,), (last - 1, last)):
     threshold = _kth_largest_by_halves(bits, count, len(axes))
   elif few and len(axes) == 1:
     threshold = kth_largest_of_few(bits, count, *axes)
   else:
     threshold = kth_largest(bits, count, axes)
-  return _trim(bits, threshold, jnp.asarray(count, jnp.int32), axes)
+  count = jnp.asarray(count, jnp.int32)
+  bound = _bound_of_ties(x, threshold, count, axes, halves)
+  tied = (bits == threshold) & (flat_index(x.shape, axes) < bound)
+  return ((bits > threshold) | tied) & (count > 0)
+
+
+def _bound_of_ties(x, threshold, count, axes, halves):
+  """The index below which entries at the threshold are kept.
+
+  Branches have x and find its bits again, so that these, and the mask that is
+  made from the bound, need not be written to memory.
+  """
+  everything = math.prod(x.shape[axis] for axis in axes)
+  kept = _count(magnitude_bits(x) >= threshold, axes)
+
+  def drop_late_ties():
+    bits = magnitude_bits(x)
+    room = count - _count(bits > threshold, axes)
+    tied = bits == threshold
+    if halves and axes == (x.ndim - 1,) and everything < 2**15 - 1:
+      return _bound_of_first_in_rows(tied, room)
+    return _bound_of_first(tied, room, axes)
+
+  # Ties are rare among float32 values: look at indices only if there are any.
+  return lax.cond(
+    jnp.all(kept == count),
+    lambda: jnp.full_like(threshold, everything),
+    drop_late_ties,
+  )
