@@ -7,11 +7,10 @@ Width 1024, random weights at the densities below. Products with all weights and
 with the nonzero ones alone must agree; then they take turns. `pruning.py:tiny`
 tries it in a minute.
 
-On 2 CPU cores, 3 repetitions of 2 steps (results/pruning_2_cpu_cores.json): at
-density 1/64 evaluation is 1.18 times and pruning 1.18 times as fast as with
-dense products, at 1/256 1.37 and 1.21 times. What is left is AbsTopK, attention
-and the transpositions around the products: without AbsTopK, 2 layers at 1/64
-were evaluated 1.6 times as fast.
+On 2 CPU cores, 5 repetitions of 2 steps (results/pruning_2_cpu_cores.json): at
+density 1/64 evaluation is 1.72 times and pruning 1.40 times as fast as with
+dense products, at 1/256 1.97 and 2.01 times. What is left is AbsTopK, attention
+and the transpositions around the products.
 """
 
 from ml_collections import config_dict

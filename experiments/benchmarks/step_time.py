@@ -11,9 +11,9 @@ torch_recipe.py beside this file takes part where torch is installed, eager and
 compiled. Utilisation is stated against --config.peak_flops if it is given.
 
 On 2 CPU cores (jax 0.10.2, torch 2.13; medians, in turns; under results/):
-laptop, 30 rounds: sparse 251 ms, dense 235 (sparse over dense 1.07), torch 369
-(1.47 times ours), compiled 352 (1.40). Expansion factor 1, batch 8, 6 rounds:
-sparse 1137 ms, dense 873, torch 1430 (1.26), compiled 1365 (1.20).
+laptop, 30 rounds: sparse 188 ms, dense 154 (sparse over dense 1.22), torch 359
+(1.91 times ours), compiled 345 (1.83). Expansion factor 1, batch 8, 20 rounds:
+sparse 680 ms, dense 569 (1.20), torch 1101 (1.62), compiled 1063 (1.56).
 """
 
 import importlib.util

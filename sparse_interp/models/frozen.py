@@ -20,7 +20,7 @@ PRODUCTS = ('auto', 'dense', 'row_sparse')
 # On 2 cores, products with the nonzero weights of 1 in 64 are 2.3 times (width
 # 512) and 3 times (width 1024) faster than dense ones, what goes in and comes
 # out transposed; at 1 in 8 nothing is gained (benchmarks/kernels.py).
-# A whole model gains 1.2 to 1.4 times (benchmarks/pruning.py), both in
+# A whole model gains 1.4 to 2 times (benchmarks/pruning.py), both in
 # experiments/.
 _DENSITY = 1 / 64
 

@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: selection by magnitude, and nothing but jax."""
+"""Arrays in, arrays out: selection, sparse products, attention; only jax."""

@@ -240,10 +240,11 @@ def keep(
 
   Args:
     x: floats.
-    count: in [0, size along `axes`]; ties go to the lowest index.
+    count: in [0, size along `axes`]; ties go to the lowest index. A small
+      Python int along one axis takes few passes.
     axes: along which entries compete, in ascending order.
-    halves: search as is fastest on a CPU, where that is known: the last axis,
-      the last two, or one of them for a small count.
+    halves: search as is fastest on a CPU, where that is known: along the last
+      axis or the last two.
   """
   last = x.ndim - 1
   few = isinstance(count, int) and 0 < count <= _FEW

@@ -97,6 +97,7 @@ def test_edges_are_the_nonzero_weights_and_ones_change_nothing():
   np.testing.assert_allclose(logits, full, atol=1e-5)
 
 
+@pytest.mark.slow
 @hypothesis.given(
   st.integers(0, 10_000),
   st.sampled_from(

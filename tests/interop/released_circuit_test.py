@@ -218,6 +218,7 @@ def _mutate(rng, value):
   return type(value)(parts)
 
 
+@pytest.mark.slow
 def test_files_with_a_random_part_replaced_are_read_or_refused(
   content, tmp_path
 ):

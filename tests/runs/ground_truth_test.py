@@ -118,6 +118,7 @@ def test_an_unknown_method_or_program_is_named():
     ground_truth.program_names(config)
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_summary_and_says_what_it_skipped(tmp_path, capsys):
   config = experiment.get_config()
   config.programs, config.methods = 'frac_prevs', 'edge_masks,random'
