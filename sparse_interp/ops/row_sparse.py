@@ -27,7 +27,6 @@ from sparse_interp.ops import row_sparse_reference as reference
 
 IMPLEMENTATIONS = ('auto', 'reference', 'cpu', 'mosaic_gpu', 'interpret')
 
-
 # Of a transposition on a CPU. Few enough that a column of them stays in the
 # cache although rows of a power of two share its sets.
 _ROWS_AT_ONCE = 16

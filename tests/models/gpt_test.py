@@ -8,7 +8,6 @@ import pytest
 
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.gpt import recorded_names
-from sparse_interp.models.layers import token_product
 from sparse_interp.models.sites import edge_matrices, node_sites
 
 SMALL = GPTConfig(vocab_size=19, n_layer=2, d_model=16, d_head=4)
@@ -271,14 +270,17 @@ def test_a_wrong_field_is_refused_in_one_line_that_names_it(field, value):
   assert str(value) in str(error.value)
 
 
-def test_all_tokens_are_multiplied_as_one_matrix():
-  x, kernel = jnp.ones((3, 5, 8)), jnp.ones((8, 6))
-  gradient = jax.jit(jax.grad(lambda k: token_product(x, k).sum()))
+@pytest.mark.parametrize('tied', [False, True])
+def test_all_tokens_are_multiplied_as_one_matrix(tied):
+  model = GPT(dataclasses.replace(SMALL, tied_unembed=tied))
+  tokens = jnp.zeros((3, 5), jnp.int32)
+  params = jax.eval_shape(model.init, jax.random.key(0), tokens)
+  gradient = jax.grad(lambda p: model.apply(p, tokens)[0].sum())
   products = [
     line
-    for line in gradient.lower(kernel).as_text().splitlines()
-    if 'dot_general' in line
+    for line in jax.jit(gradient).lower(params).as_text().splitlines()
+    if 'dot_general' in line and 'batching_dims' not in line
   ]
-  assert len(products) == 1
-  assert 'tensor<15x8xf32>' in products[0]
-  np.testing.assert_array_equal(gradient(kernel), np.full((8, 6), 15.0))
+  assert len(products) > 9  # more than those of the forward pass
+  for line in products:
+    assert '3x5x' not in line
