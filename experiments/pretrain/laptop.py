@@ -46,6 +46,10 @@ def get_config() -> config_dict.ConfigDict:
   # Side of blocks kept or dropped whole in the layers' matrices, 16 to 128;
   # None, the default here, for single weights.
   config.sparsity.block = config_dict.placeholder(int)
+  # How the layers multiply: 'row_sparse' skips zeros, 'auto' where that pays.
+  config.sparsity.products = 'auto'
+  # Weights that are zero get a gradient only every so many steps; None: always.
+  config.sparsity.regrow_every = config_dict.placeholder(int)
 
   config.optimizer = config_dict.ConfigDict()
   config.optimizer.learning_rate = 2e-2  # at its peak and final density

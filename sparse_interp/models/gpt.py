@@ -18,9 +18,9 @@ from sparse_interp.models.layers import (
   Block,
   Norm,
   frozen_kernel,
-  token_product,
   visibility,
 )
+from sparse_interp.models.products import DENSE, Products, token_product
 from sparse_interp.ops.row_sparse import row_sparse_matmul
 
 Edit = Callable[[Array], Array]
@@ -41,13 +41,12 @@ class GPT(nn.Module):
 
   Attributes:
     config: the architecture.
-    blocks: side of the square blocks in which the matrices of the layers are
-      zero, if they are: products then skip them where that can pay, and
-      `mutable=['occupancy']` returns the share of blocks that are not zero.
+    products: what products with the matrices of the layers may skip. With
+      blocks, `mutable=['occupancy']` returns the share of those not zero.
   """
 
   config: GPTConfig
-  blocks: int | None = None
+  products: Products = DENSE
 
   @nn.compact
   def __call__(
@@ -105,7 +104,7 @@ class GPT(nn.Module):
     if added is not None:
       x = x + added
     for layer in range(config.n_layer):
-      x = Block(config, self.blocks, name=f'h_{layer}')(
+      x = Block(config, self.products, name=f'h_{layer}')(
         x,
         concatenated,
         visible,

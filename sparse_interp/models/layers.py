@@ -7,7 +7,6 @@ edits, so the modules know neither.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sparse_interp.models.config import GPTConfig
+from sparse_interp.models.products import DENSE, Products, multiply
 from sparse_interp.ops.attention import attention
-from sparse_interp.ops.block_sparse_linear import block_sparse_linear
 from sparse_interp.ops.row_sparse import RowSparse, row_sparse_matmul
 from sparse_interp.ops.topk import abs_topk
 
@@ -58,34 +57,14 @@ class Norm(nn.Module):
     return x * jax.lax.rsqrt(variance + epsilon) * scale + bias
 
 
-def token_product(
-  x: Float[Array, '*batch d_in'],
-  kernel: Float[Array, 'd_in d_out'],
-  *_,
-  preferred_element_type: Any = None,
-  **__,
-) -> Float[Array, '*batch d_out']:
-  """x @ kernel over all tokens as one matrix; the `dot_general` of `nn.Dense`.
-
-  Of products with more axes XLA (CPU) makes a gradient of the kernel that first
-  transposes the one of y: twice the time of forward and backward together.
-  """
-  y = jnp.matmul(
-    x.reshape(-1, x.shape[-1]),
-    kernel,
-    preferred_element_type=preferred_element_type,
-  )
-  return y.reshape(*x.shape[:-1], -1)
-
-
 def linear(
   module: nn.Module, width: int, stddev: float, name: str, x: Array
 ) -> Float[Array, 'batch time width']:
   """x times a matrix of the module, plus its bias if there is one.
 
   Where the parameters hold a `RowSparse` as the kernel, see `models.frozen`,
-  the product takes its few weights; else this is `nn.Dense`, and with
-  `module.blocks` one that skips blocks of zeros and sows how many are not.
+  the product takes its few weights; else this is `nn.Dense`, whose product is
+  that of `module.products`. How many blocks are not zero is sown.
   """
   config = module.config
   sparse = frozen_kernel(module, name)
@@ -95,9 +74,10 @@ def linear(
       return y
     return y + module.get_variable('params', name)['bias'].astype(config.dtype)
 
-  def skip_zeros(x, kernel, *_, **__):
-    y, kept = block_sparse_linear(x, kernel, module.blocks)
-    module.sow('occupancy', f'{name}_blocks', kept)
+  def product(x, kernel, *_, **__):
+    y, kept = multiply(module.products, x, kernel)
+    if kept is not None:
+      module.sow('occupancy', f'{name}_blocks', kept)
     return y
 
   return nn.Dense(
@@ -105,7 +85,7 @@ def linear(
     use_bias=config.use_bias,
     dtype=config.dtype,
     kernel_init=nn.initializers.normal(stddev),
-    dot_general=token_product if module.blocks is None else skip_zeros,
+    dot_general=product,
     name=name,
   )(x)
 
@@ -196,7 +176,7 @@ class Attention(nn.Module):
   """Attention of one block, from its input to what it adds to the stream."""
 
   config: GPTConfig
-  blocks: int | None = None
+  products: Products = DENSE
 
   @nn.compact
   def __call__(
@@ -230,7 +210,7 @@ class MLP(nn.Module):
   """MLP of one block, from its input to what it adds to the stream."""
 
   config: GPTConfig
-  blocks: int | None = None
+  products: Products = DENSE
 
   @nn.compact
   def __call__(
@@ -254,7 +234,7 @@ class Block(nn.Module):
   """
 
   config: GPTConfig
-  blocks: int | None = None
+  products: Products = DENSE
 
   @nn.compact
   def __call__(
@@ -280,8 +260,8 @@ class Block(nn.Module):
       return sparsify(config, site, jax.nn.relu(x) if relu else x)
 
     x = see('resid_in', x)
-    attn = Attention(config, self.blocks, name='attn')
-    mlp = MLP(config, self.blocks, name='mlp')
+    attn = Attention(config, self.products, name='attn')
+    mlp = MLP(config, self.products, name='mlp')
     before = x
     x = add(x, attn(read(x, 'ln_1', 'ln_p1'), visible, see), 'resid_post_attn')
     x = see('resid_mid', x)

@@ -8,8 +8,9 @@ the pairs of a channel in turn, so rows with very different counts cost what
 they hold, as one padded to the longest row would not (2.6 to 6 times the
 weights at 1 in 128 to 1 in 1024 of a random matrix of width 1024).
 
-Products are feature-major inside, (channels, tokens): a weight then multiplies
-contiguous numbers.
+Activations are (tokens, channels) or, feature-major, (channels, tokens), where
+a weight multiplies contiguous numbers. CPUs have a kernel for the first, GPUs
+for the second; the other order costs a transposition before and after.
 """
 
 import dataclasses
@@ -19,17 +20,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import layout as layouts
 from jaxtyping import Array, Float, Int32
 
 from sparse_interp.ops import row_sparse_cpu, row_sparse_gpu
 from sparse_interp.ops import row_sparse_reference as reference
 
 IMPLEMENTATIONS = ('auto', 'reference', 'cpu', 'mosaic_gpu', 'interpret')
-
-# Of a transposition on a CPU. Few enough that a column of them stays in the
-# cache although rows of a power of two share its sets.
-_ROWS_AT_ONCE = 16
 
 
 class Rows(NamedTuple):
@@ -136,53 +132,36 @@ def row_sparse_matmul(
     ValueError: the last axis of x is not the inputs of w, or there is no such
       implementation.
   """
-  impl = _of_this_machine() if impl == 'auto' else impl
-  transpose = _transpose_on_cpu if impl == 'cpu' else jnp.transpose
-  y_t = feature_major_matmul(transpose(x.reshape(-1, x.shape[-1])), w, impl)
-  return transpose(y_t).reshape(*x.shape[:-1], w.shape[1])
-
-
-def _transpose_on_cpu(x):
-  """A transposition that moves numbers, some rows at a time.
-
-  Else XLA only calls rows columns, and all that follows walks across memory:
-  AbsTopK after a product took five times as long. A transposition in one go is
-  fused with what makes x, which then walks across it: six times as long.
-  """
-  rows, columns = x.shape
-  if rows % _ROWS_AT_ONCE or not x.size:
-    return _in_order(x.T)
-  parts = x.reshape(-1, _ROWS_AT_ONCE, columns)
-  parts = _in_order(parts.transpose(0, 2, 1))
-  return _in_order(parts.transpose(1, 0, 2)).reshape(columns, rows)
-
-
-def _in_order(x):
-  """Pins the layout in memory to the order of the axes."""
-  order = layouts.Layout(major_to_minor=tuple(range(x.ndim)))
-  return layouts.with_layout_constraint(x, order)
+  impl = _check(x.shape[-1], w, impl)
+  y = _product(x.reshape(-1, x.shape[-1]), w.value, w.layout, impl, False)
+  return y.reshape(*x.shape[:-1], w.shape[1])
 
 
 def feature_major_matmul(
   x_t: Float[Array, 'inputs tokens'], w: RowSparse, impl: str = 'auto'
 ) -> Float[Array, 'outputs tokens']:
-  """The same for activations that are feature-major already: w^T @ x_t."""
+  """The same for activations that are feature-major: w^T @ x_t."""
+  impl = _check(x_t.shape[0], w, impl)
+  return _product(x_t, w.value, w.layout, impl, True)
+
+
+def _check(channels: int, w: RowSparse, impl: str) -> str:
+  """The implementation meant; raises ValueError if nothing fits."""
   if impl not in IMPLEMENTATIONS:
     raise ValueError(
       f'impl must be one of {", ".join(IMPLEMENTATIONS)}, got {impl!r}; choose '
       "e.g. 'auto'."
     )
-  if x_t.shape[0] != w.shape[0]:
+  if channels != w.shape[0]:
     raise ValueError(
       f'x must have as many channels as w has inputs ({w.shape[0]}), got '
-      f'{x_t.shape[0]}; check the order of the axes.'
+      f'{channels}; check the order of the axes.'
     )
-  if impl == 'auto':
-    impl = _of_this_machine()
-  return _product(x_t, w.value, w.layout, impl)
+  return of_this_machine() if impl == 'auto' else impl
 
 
-def _of_this_machine() -> str:
+def of_this_machine() -> str:
+  """The implementation that 'auto' means here."""
   platform = jax.default_backend()
   if platform == 'cpu':
     return 'cpu'
@@ -192,34 +171,55 @@ def _of_this_machine() -> str:
   return 'reference'
 
 
-def _run(impl, value, rows, x_t):
-  """Rows of weights times x_t, (rows, tokens), in the dtype of x_t."""
-  if not (value.size and x_t.size):
-    return jnp.zeros((rows.start.size - 1, x_t.shape[1]), x_t.dtype)
+def rows_product(
+  impl: str, value: Array, rows: Rows, x: Array, feature_major: bool = False
+) -> Array:
+  """x times rows of weights, in the order of axes and the dtype of x.
+
+  Args:
+    impl: which, other than 'auto'.
+    value: weights, row after row; (entries,).
+    rows: where they are.
+    x: (tokens, inputs), or (inputs, tokens).
+    feature_major: which of both.
+
+  Returns:
+    (tokens, rows), or (rows, tokens); no gradient is defined.
+  """
+  token_major = impl == 'cpu'
+  if feature_major == token_major:
+    return rows_product(impl, value, rows, x.T, not feature_major).T
+  if not (value.size and x.size):
+    shape = (rows.start.size - 1, x.shape[int(feature_major)])
+    return jnp.zeros(shape if feature_major else shape[::-1], x.dtype)
   if impl == 'cpu':
-    return row_sparse_cpu.product(value, rows, x_t)
+    return row_sparse_cpu.product(value, rows, x)
   if impl == 'reference':
-    return reference.product(value, rows, x_t)
-  return row_sparse_gpu.product(value, rows, x_t, impl == 'interpret')
+    return reference.product(value, rows, x)
+  return row_sparse_gpu.product(value, rows, x, impl == 'interpret')
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _product(x_t, value, layout, impl):
-  return _run(impl, value, layout.by_output, x_t)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _product(x, value, layout, impl, feature_major):
+  return rows_product(impl, value, layout.by_output, x, feature_major)
 
 
-def _forward(x_t, value, layout, impl):
-  return _product(x_t, value, layout, impl), (x_t, value, layout)
+def _forward(x, value, layout, impl, feature_major):
+  y = _product(x, value, layout, impl, feature_major)
+  return y, (x, value, layout)
 
 
-def _backward(impl, residuals, dy_t):
-  x_t, value, layout = residuals
-  dx_t = _run(impl, value[layout.order], layout.by_input, dy_t)
+def _backward(impl, feature_major, residuals, dy):
+  x, value, layout = residuals
+  by_input = value[layout.order]
+  dx = rows_product(impl, by_input, layout.by_input, dy, feature_major)
   sample = reference.sampled
   if impl == 'cpu':
     sample = row_sparse_cpu.sampled
-  dvalue = sample(x_t, dy_t, layout.by_output)
-  return dx_t.astype(x_t.dtype), dvalue.astype(value.dtype), None
+  if feature_major == (impl == 'cpu'):
+    x, dy = x.T, dy.T
+  dvalue = sample(x, dy, layout.by_output)
+  return dx.astype(x.dtype), dvalue.astype(value.dtype), None
 
 
 _product.defvjp(_forward, _backward)

@@ -42,3 +42,43 @@ def sampled(
   """Gradient of the product in each weight that is held, float32."""
   read = x_t[rows.index].astype(jnp.float32)
   return jnp.sum(read * dy_t[channels(rows)].astype(jnp.float32), axis=1)
+
+
+def kept_gradient(
+  x: Float[Array, 'tokens inputs'],
+  dy: Float[Array, 'tokens outputs'],
+  by_input: Any,
+) -> Float[Array, 'inputs outputs']:
+  """The same as a matrix that is 0 where no weight is held, float32."""
+  full = jnp.matmul(x.T, dy, preferred_element_type=jnp.float32)
+  place = jnp.arange(by_input.index.size)
+  # What follows the last weight is dropped: it has no row.
+  row = jnp.where(place < by_input.start[-1], channels(by_input), x.shape[1])
+  held = jnp.zeros(full.shape, bool)
+  held = held.at[row, by_input.index].set(True, mode='drop')
+  return jnp.where(held, full, 0)
+
+
+def gather(
+  matrix: Float[Array, 'inputs outputs'], capacity: int, by: str
+) -> tuple[Float[Array, 'capacity'], tuple, Int32[Array, '']]:
+  """Lists the nonzero weights of a matrix that may be traced.
+
+  Args:
+    matrix: weights.
+    capacity: most weights that are listed; none are if there are more.
+    by: 'input' or 'output': whose rows are listed.
+
+  Returns:
+    Values, (index, start) as in `row_sparse.Rows`, and the number of weights
+    that are not zero; what follows the listed ones is 0.
+  """
+  matrix = matrix.T if by == 'output' else matrix
+  row, index = jnp.nonzero(matrix, size=capacity, fill_value=0)
+  held = jnp.sum(matrix != 0, axis=1, dtype=jnp.int32)
+  start = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(held)])
+  count = start[-1]
+  start = jnp.where(count <= capacity, start, 0)
+  listed = jnp.arange(capacity) < start[-1]
+  value = jnp.where(listed, matrix[row, index], 0)
+  return value, (index.astype(jnp.int32), start), count

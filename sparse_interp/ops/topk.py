@@ -28,11 +28,6 @@ IMPLEMENTATIONS = (
   'interpret_gpu',
 )
 
-# More entries than this are searched so many rows at a time on a CPU: 3 times
-# faster for 8192 rows of 1024.
-_FIT_CACHES = 2**22
-_ROWS = 256
-
 # Below this many entries a projection is not worth a kernel's launches.
 _SMALLEST_FOR_A_KERNEL = 2**16
 
@@ -156,34 +151,24 @@ def abs_topk(
     ValueError: there is no such implementation.
   """
   chosen = _resolve(impl)
-  if _is_kernel(chosen):
-    if 0 < k < x.shape[-1] <= topk_kernels.widest_row(chosen):
+  if chosen != 'reference' and 0 < k < x.shape[-1]:
+    if x.shape[-1] <= topk_kernels.widest_row(chosen):
       return _fused_abs_topk(x, k, chosen)
-    chosen = 'reference'
-  return _abs_topk(x, k, chosen)
+  return _abs_topk(x, k)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _abs_topk(x, k, impl):
-  return _abs_topk_forward(x, k, impl)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _abs_topk(x, k):
+  return _abs_topk_forward(x, k)[0]
 
 
-def _abs_topk_forward(x, k, impl):
-  keep = _keep_in_rows(x, k, impl)
+def _abs_topk_forward(x, k):
+  keep = _keep(x, k, (x.ndim - 1,), 'reference')
   return jnp.where(keep, x, 0), keep
 
 
-def _keep_in_rows(x, k, impl):
-  """Marks the k largest of every row; on a CPU, of a few rows at a time."""
-  rows = x.reshape(-1, x.shape[-1])
-  if impl != 'cpu' or x.size <= _FIT_CACHES or rows.shape[0] % _ROWS:
-    return _keep(x, k, (x.ndim - 1,), impl)
-  rows = rows.reshape(-1, _ROWS, x.shape[-1])
-  return lax.map(lambda x: _keep(x, k, (1,), impl), rows).reshape(x.shape)
-
-
-def _abs_topk_backward(k, impl, keep, gradient):
-  del k, impl
+def _abs_topk_backward(k, keep, gradient):
+  del k
   return (jnp.where(keep, gradient, 0),)
 
 

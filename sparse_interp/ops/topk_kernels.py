@@ -18,7 +18,13 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Int32
 
-from sparse_interp.ops import compat, topk_gpu, topk_search, topk_tpu
+from sparse_interp.ops import (
+  compat,
+  topk_cpu,
+  topk_gpu,
+  topk_search,
+  topk_tpu,
+)
 
 # Bits of the threshold that one pass over the array settles.
 _BITS = 3
@@ -29,6 +35,7 @@ _LARGEST = 2**31 - 1
 def _kernel(impl: str) -> tuple[Any, Any]:
   """(module with the kernels, what its functions take as `interpret`)."""
   return {
+    'cpu': (topk_cpu, None),
     'mosaic_tpu': (topk_tpu, False),
     'mosaic_gpu': (topk_gpu, None),
     'interpret_tpu': (topk_tpu, compat.tpu_interpreter(checked=False)),
@@ -116,7 +123,8 @@ def abs_topk(
   Args:
     x: float32 or narrower, its last axis at most `widest_row(impl)`.
     k: entries kept per vector, in [1, width].
-    impl: 'mosaic_tpu', 'mosaic_gpu', 'interpret_tpu' or 'interpret_gpu'.
+    impl: 'cpu', 'mosaic_tpu', 'mosaic_gpu', 'interpret_tpu' or
+      'interpret_gpu'.
   """
 
   if math.prod(x.shape) == 0:
@@ -144,7 +152,7 @@ def count_at_least(
   Args:
     words: of any shape, at least one, possibly sharded.
     pivots: at least 1 each.
-    impl: as in `abs_topk`.
+    impl: as in `abs_topk`, but not 'cpu'.
   """
 
   if impl == 'interpret_gpu':

@@ -121,14 +121,16 @@ def _make(name: str, config: config_dict.ConfigDict) -> Step:
 
 def _jax_step(plan: plan_lib.Plan, tokens: Any, seed: int) -> Step:
   """The step of the pretrain run; a density of 1 needs no projection."""
-  model = GPT(plan.model, plan.blocks)
+  model = GPT(plan.model, plan.products)
   targets = {} if plan.schedule.density == 1 else plan.targets
   transform = optimizer.make_optimizer(
     plan.optimizer, plan.learning_rate, targets
   )
   state = jax.jit(state_lib.make_init(model, transform))(jax.random.key(seed))
   update = jax.jit(
-    state_lib.make_train_step(model, transform, tuple(targets)),
+    state_lib.make_train_step(
+      model, transform, tuple(targets), plan.regrow_every
+    ),
     donate_argnums=0,
   )
 
@@ -146,6 +148,8 @@ def _dense_twin(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     twin.model.activation_density = None
     twin.sparsity.density = 1.0
     twin.sparsity.block = None
+    twin.sparsity.products = 'dense'
+    twin.sparsity.regrow_every = None
   return twin
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from ml_collections import config_dict
 
 from sparse_interp.models import GPT, GPTConfig
+from sparse_interp.models.products import DENSE, Products, skipping_pays
 from sparse_interp.sparsity import projection, schedules
 from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import state as state_lib
@@ -28,7 +29,8 @@ class Plan:
     updates: number of updates; one more than train.tokens pays for, since
       the published loop counts its steps from 0 to T inclusive and the last
       has rate 0.
-    blocks: side of the blocks that are kept or dropped whole, if any.
+    products: what products with the matrices of the layers skip.
+    regrow_every: see `state.make_train_step`.
   """
 
   model: GPTConfig
@@ -37,7 +39,8 @@ class Plan:
   targets: dict[str, projection.Target]
   optimizer: optimizer_lib.OptimizerConfig
   updates: int
-  blocks: int | None = None
+  products: Products = DENSE
+  regrow_every: int | None = None
 
 
 def make_plan(config: config_dict.ConfigDict) -> Plan:
@@ -82,17 +85,64 @@ def make_plan(config: config_dict.ConfigDict) -> Plan:
     lambda key: state_lib.init_params(GPT(model), key), jax.random.key(0)
   )
   # Configurations from before there were blocks lack the field.
-  blocks = sparsity.get('block')
+  block = sparsity.get('block')
+  regrow_every = sparsity.get('regrow_every')
+  products = _products(
+    sparsity.get('products', 'auto'), block, regrow_every, schedule.density
+  )
   targets = projection.make_targets(
     shapes,
     schedule,
     sparsity.minimum_alive,
     sparsity.biases,
-    block=blocks,
+    block=block,
   )
   return Plan(
-    model, schedule, learning_rate, targets, constants, steps + 1, blocks
+    model,
+    schedule,
+    learning_rate,
+    targets,
+    constants,
+    steps + 1,
+    products,
+    regrow_every,
   )
+
+
+PRODUCTS = ('auto', 'dense', 'row_sparse')
+
+
+def _products(
+  asked: str, block: int | None, regrow_every: int | None, density: float
+) -> Products:
+  """What the fields of `sparsity` mean for the products of this machine.
+
+  Raises:
+    ValueError: there are no such products, or not with the other fields.
+  """
+  if regrow_every is not None and regrow_every < 1:
+    raise ValueError(
+      f'sparsity.regrow_every must be None or at least 1, got {regrow_every}; '
+      'choose e.g. 10.'
+    )
+  if regrow_every is not None and asked == 'dense':
+    raise ValueError(
+      "sparsity.products must not be 'dense' where sparsity.regrow_every is "
+      "set, got 'dense'; choose 'auto'."
+    )
+  if asked not in PRODUCTS:
+    raise ValueError(
+      f'sparsity.products must be one of {", ".join(PRODUCTS)}, got {asked!r}; '
+      "choose e.g. 'auto'."
+    )
+  if block is not None and asked != 'auto':
+    raise ValueError(
+      f"sparsity.products must be 'auto' where sparsity.block is set, got "
+      f'{asked!r}; blocks have products of their own.'
+    )
+  skip = asked == 'row_sparse' or regrow_every is not None
+  skip = skip or (asked == 'auto' and skipping_pays(density))
+  return Products(block, skip_zeros=skip and block is None)
 
 
 def model_config(config: config_dict.ConfigDict) -> GPTConfig:

@@ -99,7 +99,7 @@ def _pretrain(
   _save_sample(config, text, workdir)
 
   # ---- Model and optimizer; the state is born on the devices it lives on.
-  model = GPT(plan.model, plan.blocks)
+  model = GPT(plan.model, plan.products)
   optimizer = optimizer_lib.make_optimizer(
     plan.optimizer, plan.learning_rate, plan.targets
   )
@@ -108,7 +108,9 @@ def _pretrain(
   abstract_state = jax.eval_shape(init, key)
   shardings = sharding.state_shardings(mesh, abstract_state)
   train_step = jax.jit(
-    state_lib.make_train_step(model, optimizer, tuple(plan.targets)),
+    state_lib.make_train_step(
+      model, optimizer, tuple(plan.targets), plan.regrow_every
+    ),
     donate_argnums=0,
     out_shardings=(shardings, None),
   )

@@ -4,6 +4,8 @@ The step number exists once, in the optimizer's state, so that nothing can
 disagree about it after a restart.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -66,6 +68,7 @@ def make_train_step(
   model: GPT,
   optimizer: optax.GradientTransformationExtraArgs,
   sparse_names: Collection[str] = (),
+  regrow_every: int | None = None,
 ) -> Callable[
   [TrainState, Int[Array, 'batch time']],
   tuple[TrainState, dict[str, Float[Array, '']]],
@@ -76,6 +79,10 @@ def make_train_step(
     model: what is trained.
     optimizer: e.g. from `optimizer.make_optimizer`.
     sparse_names: tensors over which the churn of masks is measured.
+    regrow_every: only every so many steps, from the first on, do weights of the
+      layers that are zero get a gradient, so that they can come back (the idea
+      of RigL, arXiv 1911.11134); in between the others alone do, which costs
+      less. None: at every step.
 
   Returns:
     The step. Its numbers are `train_loss`, `gradient_rms` (before scaling)
@@ -83,12 +90,27 @@ def make_train_step(
   """
   sparse_names = tuple(sparse_names)
 
+  def loss_and_gradient(model, params, tokens):
+    return jax.value_and_grad(
+      lambda params: next_token_loss(model, params, tokens)
+    )(params)
+
+  dense = functools.partial(loss_and_gradient, model)
+  kept = functools.partial(
+    loss_and_gradient,
+    model.clone(
+      products=dataclasses.replace(model.products, kept_gradient=True)
+    ),
+  )
+
   def step(
     state: TrainState, tokens: Int[Array, 'batch time']
   ) -> tuple[TrainState, dict[str, Float[Array, '']]]:
-    loss, gradient = jax.value_and_grad(
-      lambda params: next_token_loss(model, params, tokens)
-    )(state.params)
+    if regrow_every is None:
+      loss, gradient = dense(state.params, tokens)
+    else:
+      regrows = state.step % regrow_every == 0
+      loss, gradient = jax.lax.cond(regrows, dense, kept, state.params, tokens)
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params, step=state.step
     )

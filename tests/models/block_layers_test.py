@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sparse_interp.models import GPT, GPTConfig
+from sparse_interp.models.products import Products
 from sparse_interp.models.sites import edge_matrices
 
 SIDE = 16
@@ -42,7 +43,7 @@ def loss(model, params):
 )
 def test_logits_and_gradients_are_those_of_dense_products(density):
   params = params_of_blocks(density)
-  of_blocks, dense = GPT(CONFIG, SIDE), GPT(CONFIG)
+  of_blocks, dense = GPT(CONFIG, Products(SIDE)), GPT(CONFIG)
   found, wanted = (
     jax.jit(jax.value_and_grad(lambda p, m=model: loss(m, p)))(params)
     for model in (of_blocks, dense)
@@ -58,7 +59,7 @@ def test_logits_and_gradients_are_those_of_dense_products(density):
 def test_the_share_of_blocks_that_are_not_zero_is_reported():
   params = params_of_blocks(0.25)
   run = jax.jit(
-    lambda p: GPT(CONFIG, SIDE).apply(
+    lambda p: GPT(CONFIG, Products(SIDE)).apply(
       {'params': p}, TOKENS, mutable=['occupancy']
     )
   )
@@ -76,8 +77,7 @@ def test_blocks_are_skipped_only_if_asked():
     jax.jit(lambda p, m=model: m.apply({'params': p}, TOKENS)[0])
     .lower(params)
     .as_text()
-    for model in (GPT(CONFIG, SIDE), GPT(CONFIG))
+    for model in (GPT(CONFIG, Products(SIDE)), GPT(CONFIG))
   ]
-  # AbsTopK has branches, too: one for ties at every site.
   branches = [text.count('stablehlo.case') for text in texts]
   assert branches == [branches[1] + 4, branches[1]]

@@ -102,17 +102,35 @@ def test_mask_of_a_sharded_tensor_is_the_same_and_is_not_gathered():
   assert 'all-gather' not in compiled.as_text()
 
 
-def test_arrays_beyond_the_caches_are_searched_a_few_rows_at_a_time(
-  monkeypatch,
-):
-  monkeypatch.setattr(topk, '_FIT_CACHES', 1000)
+@pytest.mark.parametrize('k', [1, 3, 7])
+def test_ties_and_guesses_far_off_on_a_cpu(k):
+  # The search of a row begins at the threshold of the one before.
   rng = np.random.default_rng(0)
-  # Small integers, so that there are ties.
-  x = rng.integers(-9, 10, (2, 256, 8)).astype(np.float32)
-  run = jax.jit(lambda x: topk.abs_topk(x, 3, 'cpu'))
-  wanted = np.where(_reference(x, 3, -1), x, 0)
-  np.testing.assert_array_equal(run(x), wanted)
-  assert 'tensor<256x8x' in run.lower(x).as_text()
+  x = rng.integers(-9, 10, (3, 64, 8)).astype(np.float32)
+  x *= np.float32(10.0) ** rng.integers(-38, 38, (3, 64, 1))
+  x[:, ::7] = 0
+  wanted = np.where(_reference(x, k, -1), x, 0)
+  for batch in (x, x[0, :1], x[:, :1], x[:0]):
+    kept = topk.abs_topk(jnp.asarray(batch), k, 'cpu')
+    np.testing.assert_array_equal(
+      kept,
+      wanted[: len(batch), : batch.shape[-2]]
+      if batch.ndim == 3
+      else wanted[0, :1],
+    )
+
+
+def test_rows_on_several_devices_are_not_gathered_for_the_kernel():
+  mesh = jax.make_mesh((8,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
+  x = np.random.default_rng(1).standard_normal((16, 3, 24), np.float32)
+  sharded = jax.device_put(x, NamedSharding(mesh, P('d')))
+  run = jax.jit(lambda x: topk.abs_topk(x, 5, 'cpu'))
+  compiled = run.lower(sharded).compile()
+  wanted = np.where(_reference(x, 5, -1), x, 0)
+  np.testing.assert_array_equal(compiled(sharded), wanted)
+  text = compiled.as_text()
+  assert 'sparse_interp.abs_topk_of_rows' in text
+  assert 'all-gather' not in text
 
 
 @pytest.mark.parametrize('shape', [(3, 200, 90), (2, 128, 130)])

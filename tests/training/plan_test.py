@@ -25,6 +25,8 @@ from sparse_interp.training import plan
     ('sparsity.density', 1.5),
     ('sparsity.minimum_alive', 30),
     ('sparsity.biases', 'none'),
+    ('sparsity.products', 'fast'),
+    ('sparsity.regrow_every', 0),
     ('optimizer.learning_rate', 0.0),
     ('optimizer.eps', 0.0),
     ('train.tokens', 100),
@@ -41,6 +43,39 @@ def test_a_wrong_field_is_named_in_one_line(field, value):
     plan.make_plan(config)
   assert field in str(error.value)
   assert '\n' not in str(error.value)
+
+
+def test_fields_that_exclude_each_other_are_named_in_one_line():
+  for fields, words in (
+    (
+      {'products': 'dense', 'regrow_every': 10},
+      "sparsity.products must not be 'dense' where sparsity.regrow_every",
+    ),
+    (
+      {'products': 'row_sparse', 'block': 16},
+      "sparsity.products must be 'auto' where sparsity.block is set",
+    ),
+  ):
+    config = tiny.get_config()
+    config.sparsity.update(fields)
+    with pytest.raises(ValueError) as error:
+      plan.make_plan(config)
+    assert words in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_zeros_are_skipped_where_that_pays(monkeypatch):
+  def products(density, asked='auto', devices=1):
+    monkeypatch.setattr('jax.device_count', lambda: devices)
+    config = laptop.get_config()
+    config.sparsity.update({'density': density, 'products': asked})
+    return plan.make_plan(config).products
+
+  assert products(1 / 16).skip_zeros
+  assert not products(1 / 4).skip_zeros
+  assert not products(1 / 16, 'dense').skip_zeros
+  assert not products(1 / 16, devices=8).skip_zeros
+  assert products(1 / 4, 'row_sparse', devices=8).skip_zeros
 
 
 @pytest.mark.parametrize('factor', expansion.FACTORS)

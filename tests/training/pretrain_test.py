@@ -219,7 +219,7 @@ def test_text_that_changed_since_the_start_is_refused(
 def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(
   config, tmp_path, monkeypatch
 ):
-  def make_step(model, optimizer, names):
+  def make_step(model, optimizer, names, regrow_every):
     def step(state, tokens):
       adam = state.opt_state[1]
       adam = adam._replace(count=adam.count + 1)

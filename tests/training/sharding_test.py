@@ -35,7 +35,7 @@ def test_meshes_and_batches_that_do_not_divide_are_errors():
 
 def machinery(plan, mesh):
   """(jitted init, jitted step, shardings of the state)."""
-  model = GPT(plan.model, plan.blocks)
+  model = GPT(plan.model, plan.products)
   optimizer = optimizer_lib.make_optimizer(
     plan.optimizer, plan.learning_rate, plan.targets
   )

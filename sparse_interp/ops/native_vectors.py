@@ -1,0 +1,212 @@
+"""Vector instructions for the kernels in `native`, a tile of tokens at a time.
+
+Numba leaves it to LLVM to find vectors in loops, which it does not where
+accumulators should stay in registers or where a matrix is transposed; here
+these are written as vectors, which LLVM then fits to the processor.
+"""
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from sparse_interp.ops.native import machine_code
+
+# Tokens in a tile. The inputs of a tile, (width, 32) float32, are 128 KiB at
+# width 1024: they stay in the second cache while all outputs read them.
+LANES = 32
+
+# Numbers that are compared with zero in one go.
+GROUP = 16
+
+_WIDTH = 8  # of a vector: 256 bits
+_VECTOR = ir.VectorType(ir.FloatType(), _WIDTH)
+_WORD = ir.IntType(64)
+
+
+def _data(context, builder, signature, arguments, i):
+  """Where the numbers of an array begin."""
+  array = context.make_array(signature.args[i])
+  return array(context, builder, arguments[i]).data
+
+
+def _vector(builder, data, offset):
+  """Pointer to a vector that begins at the `offset`-th number."""
+  return builder.bitcast(builder.gep(data, [offset]), _VECTOR.as_pointer())
+
+
+def _spread(builder, number):
+  """The number in every lane."""
+  undefined = ir.Constant(_VECTOR, ir.Undefined)
+  first = builder.insert_element(undefined, number, ir.IntType(32)(0))
+  lanes = ir.Constant(ir.VectorType(ir.IntType(32), _WIDTH), [0] * _WIDTH)
+  return builder.shuffle_vector(first, undefined, lanes)
+
+
+@intrinsic
+def _transpose_square(typing_context, source, at, step, target, to, stride):
+  """target[to + c * stride + r] = source[at + r * step + c], 8 by 8.
+
+  Interleaving row i with row i + 4 takes the last bit of the column to the end
+  of the row's number; after three times all bits have changed places.
+  """
+  del typing_context
+  half = _WIDTH // 2
+
+  def generate(context, builder, signature, arguments):
+    data = [_data(context, builder, signature, arguments, i) for i in (0, 3)]
+
+    def place(i, row):
+      offset, stride = arguments[3 * i + 1], arguments[3 * i + 2]
+      offset = builder.add(offset, builder.mul(stride, _WORD(row)))
+      return _vector(builder, data[i], offset)
+
+    rows = [builder.load(place(0, i), align=4) for i in range(_WIDTH)]
+    mixed = [
+      [first + lane // 2 + lane % 2 * _WIDTH for lane in range(_WIDTH)]
+      for first in (0, half)
+    ]
+    masks = [
+      ir.Constant(ir.VectorType(ir.IntType(32), _WIDTH), lanes)
+      for lanes in mixed
+    ]
+    for _ in range(_WIDTH.bit_length() - 1):
+      rows = [
+        builder.shuffle_vector(rows[i], rows[i + half], mask)
+        for i in range(half)
+        for mask in masks
+      ]
+    for i, row in enumerate(rows):
+      builder.store(row, place(1, i), align=4)
+    return context.get_dummy_value()
+
+  del at, step, to, stride
+  word = types.int64
+  return types.void(source, word, word, target, word, word), generate
+
+
+@machine_code
+def transpose(source, at, step, rows, columns, target, to, stride):
+  """target[to + c * stride + r] = source[at + r * step + c].
+
+  Columns are the outer loop: what is written, a row of the target, is written
+  in one go.
+  """
+  whole_rows, whole_columns = rows - rows % 8, columns - columns % 8
+  for c in range(0, whole_columns, 8):
+    for r in range(0, whole_rows, 8):
+      _transpose_square(
+        source, at + r * step + c, step, target, to + c * stride + r, stride
+      )
+  for c in range(columns):
+    for r in range(whole_rows if c < whole_columns else 0, rows):
+      target[to + c * stride + r] = source[at + r * step + c]
+
+
+@intrinsic
+def weigh(typing_context, value, index, begin, end, tile, out, to):
+  """out[to:to + LANES] = sum of value[e] * tile[index[e]], begin <= e < end.
+
+  Args:
+    value: float32.
+    index: int32, rows of the tile.
+    begin: int64.
+    end: int64.
+    tile: float32, flat, rows of LANES.
+    out: float32.
+    to: int64.
+  """
+  del typing_context
+
+  def generate(context, builder, signature, arguments):
+    value, index, tile, out = (
+      _data(context, builder, signature, arguments, i) for i in (0, 1, 4, 5)
+    )
+    begin, end, to = (arguments[i] for i in (2, 3, 6))
+    zero = ir.Constant(_VECTOR, [0.0] * _WIDTH)
+    offsets = range(0, LANES, _WIDTH)
+    sums = [cgutils.alloca_once(builder, _VECTOR) for _ in offsets]
+    for one in sums:
+      builder.store(zero, one)
+    loop = cgutils.for_range_slice(builder, begin, end, _WORD(1), _WORD)
+    with loop as (entry, _):
+      weight = _spread(builder, builder.load(builder.gep(value, [entry])))
+      row = builder.load(builder.gep(index, [entry]))
+      start = builder.mul(builder.zext(row, _WORD), _WORD(LANES))
+      for one, offset in zip(sums, offsets, strict=True):
+        place = _vector(builder, tile, builder.add(start, _WORD(offset)))
+        term = builder.fmul(
+          weight, builder.load(place, align=4), flags=('contract',)
+        )
+        total = builder.fadd(builder.load(one), term, flags=('contract',))
+        builder.store(total, one)
+    for one, offset in zip(sums, offsets, strict=True):
+      place = _vector(builder, out, builder.add(to, _WORD(offset)))
+      builder.store(builder.load(one), place, align=4)
+    return context.get_dummy_value()
+
+  word = types.int64
+  return types.void(value, index, word, word, tile, out, word), generate
+
+
+@intrinsic
+def dot(typing_context, a, at, b, to):
+  """Sum of a[at + l] * b[to + l] over LANES lanes; float32, int64 offsets."""
+  del typing_context, at, to
+
+  def generate(context, builder, signature, arguments):
+    data = [_data(context, builder, signature, arguments, i) for i in (0, 2)]
+    total = ir.Constant(_VECTOR, [0.0] * _WIDTH)
+    for offset in range(0, LANES, _WIDTH):
+      pair = [
+        builder.load(
+          _vector(builder, one, builder.add(start, _WORD(offset))), align=4
+        )
+        for one, start in zip(data, arguments[1::2], strict=True)
+      ]
+      term = builder.fmul(*pair, flags=('contract',))
+      total = builder.fadd(total, term, flags=('contract',))
+    width = _WIDTH
+    while width > 1:
+      width //= 2
+      lanes = ir.VectorType(ir.IntType(32), width)
+      undefined = ir.Constant(total.type, ir.Undefined)
+      halves = [
+        builder.shuffle_vector(
+          total, undefined, ir.Constant(lanes, list(range(i, i + width)))
+        )
+        for i in (0, width)
+      ]
+      total = builder.fadd(*halves)
+    return builder.extract_element(total, ir.IntType(32)(0))
+
+  word = types.int64
+  return types.float32(a, word, b, word), generate
+
+
+@intrinsic
+def nonzero_bits(typing_context, a, at):
+  """Which of the GROUP numbers from the `at`-th on are not zero, as bits."""
+  del typing_context, at
+
+  def generate(context, builder, signature, arguments):
+    data = _data(context, builder, signature, arguments, 0)
+    group = ir.VectorType(ir.FloatType(), GROUP)
+    place = builder.gep(data, [arguments[1]])
+    place = builder.bitcast(place, group.as_pointer())
+    zero = ir.Constant(group, [0.0] * GROUP)
+    held = builder.fcmp_unordered('!=', builder.load(place, align=4), zero)
+    return builder.zext(builder.bitcast(held, ir.IntType(GROUP)), _WORD)
+
+  return types.int64(a, types.int64), generate
+
+
+@intrinsic
+def lowest_bit(typing_context, bits):
+  """The place of the lowest bit that is set; one must be."""
+  del typing_context, bits
+
+  def generate(context, builder, signature, arguments):
+    del context, signature
+    return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+  return types.int64(types.int64), generate
