@@ -58,6 +58,12 @@ def prune_time(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
       f'repetitions must be at least 1, got {config.repetitions}; choose e.g. '
       '20.'
     )
+  for density in config.densities:
+    if not (isinstance(density, int | float) and 0 < density <= 1):
+      raise ValueError(
+        f'densities must be numbers in (0, 1], got {density!r}; give e.g. '
+        '(0.015625,).'
+      )
   model = GPTConfig(**config.model.to_dict())
   facts = about(workdir_lib.code_version())
   asked = config.to_dict() | {'machine': facts['versions']}

@@ -71,6 +71,16 @@ def test_flops_of_a_step_are_those_of_dense_products():
   assert step_time.flops_per_step(config) == expected
 
 
+@pytest.mark.parametrize('densities', [('1/64',), (0.0,), (2.0,)])
+def test_densities_that_are_none_are_named(tmp_path, densities):
+  config = pruning_config.get_config('tiny')
+  config.densities = densities
+  with pytest.raises(ValueError, match='densities must be numbers in') as error:
+    prune_time.prune_time(config, str(tmp_path / 'run'))
+  assert repr(densities[0]) in str(error.value)
+  assert not (tmp_path / 'run').exists()
+
+
 @pytest.mark.slow
 def test_frozen_models_are_evaluated_and_pruned_both_ways(tmp_path):
   config = pruning_config.get_config('tiny')
