@@ -17,15 +17,13 @@ Kernel = jax.Array | np.ndarray | row_sparse.RowSparse
 
 PRODUCTS = ('auto', 'dense', 'row_sparse')
 
-# On 2 cores, products with the nonzero weights of 1 in 64 are 2.3 times (width
-# 512) and 3 times (width 1024) faster than dense ones, what goes in and comes
-# out transposed; at 1 in 8 nothing is gained (benchmarks/kernels.py).
-# A whole model gains 1.4 to 2 times (benchmarks/pruning.py), both in
-# experiments/.
-_DENSITY = 1 / 64
+# On 2 cores, products with the nonzero weights alone are 2 times faster than
+# dense ones at 1 in 8, 3 times at 1 in 16 and 5 to 9 times at 1 in 64; at 1 in
+# 4 nothing is gained (experiments/benchmarks/kernels.py).
+_DENSITY = 1 / 8
 
-# Of the narrower side: the least that was measured.
-_WIDTH = 512
+# Of the narrower side: at width 64 less is gained, and nothing for few tokens.
+_WIDTH = 128
 
 
 def check_products(products: str) -> None:

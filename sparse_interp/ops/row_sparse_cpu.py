@@ -30,8 +30,8 @@ from sparse_interp.ops.native_vectors import (
 _OUTPUTS = 64
 
 # Where more than this share of the weights is held, their gradient is read out
-# of that of the whole matrix.
-_SAMPLED_BELOW = 1 / 16
+# of that of the whole matrix. On 2 cores sampling wins 1.7 times at 1 in 8.
+_SAMPLED_BELOW = 1 / 8
 
 
 @native.machine_code

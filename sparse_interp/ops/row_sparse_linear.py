@@ -15,8 +15,9 @@ from jaxtyping import Array, Float
 
 from sparse_interp.ops import row_sparse, row_sparse_cpu, row_sparse_reference
 
-# Share of nonzero weights above which the dense product is used. On 2 cores the
-# products of width 256 to 1024 broke even near 1 in 5.
+# Share of nonzero weights above which the dense product is used. On 2 cores,
+# lists included, products of width 128 to 1024 break even at 1 in 4, and are
+# 1.6 to 2 times faster than dense ones at 1 in 8.
 DENSE_ABOVE = 1 / 8
 GRADIENTS = ('dense', 'kept')
 
