@@ -15,6 +15,7 @@ call run side by side; the last one to end tells XLA that the results are there.
 import ctypes
 import functools
 import inspect
+import threading
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -52,6 +53,9 @@ def machine_code(function: Callable) -> Any:
   put there, is an object of Python's.
   """
   return numba.njit(inspect.unwrap(function))
+
+
+_REGISTERING = threading.Lock()
 
 
 @intrinsic
@@ -231,11 +235,12 @@ def call(
   """Runs a kernel on the CPU, inside or outside of jit.
 
   Args:
-    work: an `numba.njit` function (state, part, parts).
+    work: a function (state, part, parts) made by `machine_code`.
     results: shapes of what it writes, float32 or int32.
     operands: float32 or int32, contiguous in the order of their axes.
   """
-  name, *_ = _register(work)
+  with _REGISTERING:
+    name, *_ = _register(work)
   state = jax.ShapeDtypeStruct((2 * _STATE_WORDS,), jnp.int32)
   *outputs, _ = jax.ffi.ffi_call(name, (*results, state))(*operands)
   return outputs
