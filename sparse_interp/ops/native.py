@@ -232,7 +232,7 @@ def call(
   results: Sequence[jax.ShapeDtypeStruct],
   *operands: Array,
 ) -> list[Array]:
-  """Runs a kernel on the CPU, inside or outside of jit.
+  """Runs a kernel on the CPU, inside or outside of jit; batches one by one.
 
   Args:
     work: a function (state, part, parts) made by `machine_code`.
@@ -242,5 +242,6 @@ def call(
   with _REGISTERING:
     name, *_ = _register(work)
   state = jax.ShapeDtypeStruct((2 * _STATE_WORDS,), jnp.int32)
-  *outputs, _ = jax.ffi.ffi_call(name, (*results, state))(*operands)
+  run = jax.ffi.ffi_call(name, (*results, state), vmap_method='sequential')
+  *outputs, _ = run(*operands)
   return outputs

@@ -46,40 +46,61 @@ def _spread(builder, number):
 def _transpose_square(typing_context, source, at, step, target, to, stride):
   """target[to + c * stride + r] = source[at + r * step + c], 8 by 8.
 
-  Interleaving row i with row i + 4 takes the last bit of the column to the end
-  of the row's number; after three times all bits have changed places.
+  The halves of a vector are loaded from rows i and i + 4. Interleaving, in each
+  half, vector i with vector i + 2 takes the last bit of the column to the end
+  of the row's number; after two times both bits have changed places.
   """
-  del typing_context
+  del typing_context, at, step, to, stride
   half = _WIDTH // 2
+  part = ir.VectorType(ir.FloatType(), half)
+
+  def mask(lanes):
+    lane = ir.VectorType(ir.IntType(32), len(lanes))
+    return ir.Constant(lane, lanes)
+
+  both = mask(list(range(_WIDTH)))
+  mixed = [
+    mask(
+      [
+        first + lane // 2 + lane % 2 * _WIDTH + side
+        for side in (0, half)
+        for lane in range(half)
+      ]
+    )
+    for first in (0, half // 2)
+  ]
 
   def generate(context, builder, signature, arguments):
     data = [_data(context, builder, signature, arguments, i) for i in (0, 3)]
 
-    def place(i, row):
+    def place(i, row, column):
       offset, stride = arguments[3 * i + 1], arguments[3 * i + 2]
       offset = builder.add(offset, builder.mul(stride, _WORD(row)))
-      return _vector(builder, data[i], offset)
+      offset = builder.add(offset, _WORD(column))
+      return builder.gep(data[i], [offset])
 
-    rows = [builder.load(place(0, i), align=4) for i in range(_WIDTH)]
-    mixed = [
-      [first + lane // 2 + lane % 2 * _WIDTH for lane in range(_WIDTH)]
-      for first in (0, half)
-    ]
-    masks = [
-      ir.Constant(ir.VectorType(ir.IntType(32), _WIDTH), lanes)
-      for lanes in mixed
-    ]
-    for _ in range(_WIDTH.bit_length() - 1):
+    def load(row, column):
+      pointer = builder.bitcast(place(0, row, column), part.as_pointer())
+      return builder.load(pointer, align=4)
+
+    transposed = []
+    for column in (0, half):
       rows = [
-        builder.shuffle_vector(rows[i], rows[i + half], mask)
+        builder.shuffle_vector(load(i, column), load(i + half, column), both)
         for i in range(half)
-        for mask in masks
       ]
-    for i, row in enumerate(rows):
-      builder.store(row, place(1, i), align=4)
+      for _ in range(half.bit_length() - 1):
+        rows = [
+          builder.shuffle_vector(rows[i], rows[i + half // 2], lanes)
+          for i in range(half // 2)
+          for lanes in mixed
+        ]
+      transposed += rows
+    for i, row in enumerate(transposed):
+      pointer = builder.bitcast(place(1, i, 0), _VECTOR.as_pointer())
+      builder.store(row, pointer, align=4)
     return context.get_dummy_value()
 
-  del at, step, to, stride
   word = types.int64
   return types.void(source, word, word, target, word, word), generate
 

@@ -1,8 +1,9 @@
-"""Products with sparse rows on a CPU, by kernels of our own, token-major.
+"""Products with sparse rows on a CPU, by kernels of our own.
 
 A tile of tokens is transposed into the cache, so that a weight multiplies
 contiguous numbers; every output sums its few weights in registers; the tile of
-outputs is transposed back. What is left is the traffic of x and y.
+outputs is transposed back. What is left is the traffic of x and y. Where
+activations are feature-major, nothing is transposed.
 """
 
 from typing import Any
@@ -10,21 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float
 
 from sparse_interp.ops import native
 from sparse_interp.ops import row_sparse_reference as reference
-from sparse_interp.ops.native_vectors import (
-  GROUP,
-  LANES,
-  dot,
-  lowest_bit,
-  nonzero_bits,
-  transpose,
-  weigh,
-)
+from sparse_interp.ops.native_vectors import LANES, dot, transpose, weigh
 
 # Outputs that are computed before they are written: 256 bytes a token.
 _OUTPUTS = 64
@@ -56,6 +48,29 @@ def row_sparse_product(state, part, parts):
         weigh(value, index, begin, end, tile, sums, LANES * j)
       at = token * outputs + output
       transpose(sums, 0, LANES, count, lanes, y, at, outputs)
+
+
+@native.machine_code
+def row_sparse_feature_major(state, part, parts):
+  """value, index, start, x_t -> y_t; threads share the tokens."""
+  value, index = native.floats(state, 0), native.ints(state, 1)
+  start, x_t = native.ints(state, 2), native.floats(state, 3)
+  y_t = native.floats(state, 4)
+  inputs, tokens = native.size(state, 3, 0), native.size(state, 3, 1)
+  outputs = native.size(state, 4, 0)
+  tile = np.zeros(inputs * LANES, np.float32)
+  sums = np.zeros(LANES, np.float32)
+  tiles = (tokens + LANES - 1) // LANES
+  for i in range(tiles * part // parts, tiles * (part + 1) // parts):
+    token = i * LANES
+    lanes = min(LANES, tokens - token)
+    for j in range(inputs):
+      at = j * tokens + token
+      tile[j * LANES : j * LANES + lanes] = x_t[at : at + lanes]
+    for j in range(outputs):
+      weigh(value, index, start[j], start[j + 1], tile, sums, 0)
+      at = j * tokens + token
+      y_t[at : at + lanes] = sums[:lanes]
 
 
 @native.machine_code
@@ -119,20 +134,33 @@ def product(
   return _product(*wide).astype(x.dtype)
 
 
-@custom_vmap
-def _product(value, index, start, x):
+def _call_product(value, index, start, x):
   y = jax.ShapeDtypeStruct((x.shape[0], start.size - 1), jnp.float32)
   return native.call(row_sparse_product, [y], value, index, start, x)[0]
 
 
+_product = custom_vmap(_call_product)
+
+
 @_product.def_vmap
-def _batch_of_products(axis_size, batched, value, index, start, x):
+def _batch_of_products(axis_size, batched, *arguments):
   """A batch of activations alone is more tokens."""
   if list(batched) == [False, False, False, True]:
-    y = _product(value, index, start, x.reshape(-1, x.shape[-1]))
+    *weights, x = arguments
+    y = _product(*weights, x.reshape(-1, x.shape[-1]))
     return y.reshape(axis_size, x.shape[1], -1), True
-  arguments = (value, index, start, x)
-  return _one_by_one(_product, axis_size, batched, arguments), True
+  axes = [0 if is_batched else None for is_batched in batched]
+  return jax.vmap(_call_product, axes)(*arguments), True
+
+
+def feature_major_product(
+  value: Float[Array, 'entries'], rows: Any, x_t: Float[Array, 'inputs tokens']
+) -> Float[Array, 'rows tokens']:
+  """The same for activations that are feature-major."""
+  wide = (value.astype(jnp.float32), *rows, x_t.astype(jnp.float32))
+  y_t = jax.ShapeDtypeStruct((rows.start.size - 1, x_t.shape[1]), jnp.float32)
+  (y_t,) = native.call(row_sparse_feature_major, [y_t], *wide)
+  return y_t.astype(x_t.dtype)
 
 
 def sampled(
@@ -142,18 +170,9 @@ def sampled(
   if rows.index.size > _SAMPLED_BELOW * x.shape[1] * dy.shape[1]:
     full = jnp.matmul(dy.T, x, preferred_element_type=jnp.float32)
     return full[reference.channels(rows), rows.index]
-  return _sampled(*rows, x.astype(jnp.float32), dy.astype(jnp.float32))
-
-
-@custom_vmap
-def _sampled(index, start, x, dy):
-  dvalue = jax.ShapeDtypeStruct(index.shape, jnp.float32)
-  return native.call(row_sparse_sampled, [dvalue], index, start, x, dy)[0]
-
-
-@_sampled.def_vmap
-def _batch_of_samples(axis_size, batched, *arguments):
-  return _one_by_one(_sampled, axis_size, batched, arguments), True
+  wide = (x.astype(jnp.float32), dy.astype(jnp.float32))
+  dvalue = jax.ShapeDtypeStruct(rows.index.shape, jnp.float32)
+  return native.call(row_sparse_sampled, [dvalue], *rows, *wide)[0]
 
 
 def kept_gradient(
@@ -165,117 +184,3 @@ def kept_gradient(
   dw = jax.ShapeDtypeStruct((x.shape[1], dy.shape[1]), jnp.float32)
   wide = (x.astype(jnp.float32), dy.astype(jnp.float32))
   return native.call(row_sparse_kept_gradient, [dw], *by_input, *wide)[0]
-
-
-def _one_by_one(function, axis_size, batched, arguments):
-  whole = [
-    a if is_batched else jnp.broadcast_to(a, (axis_size, *a.shape))
-    for a, is_batched in zip(arguments, batched, strict=True)
-  ]
-  return lax.map(lambda one: function(*one), tuple(whole))
-
-
-@native.machine_code
-def _next_weights(row, first):
-  """Bits of the weights in the next group that are not zero."""
-  if first + GROUP <= row.size:
-    return nonzero_bits(row, first)
-  bits = 0
-  for j in range(row.size - first):
-    bits |= (row[first + j] != 0) << j
-  return bits
-
-
-@native.machine_code
-def rows_by_input(state, part, _):
-  """matrix -> value, index, start, count; see `gather`."""
-  if part:
-    return
-  matrix, value = native.floats(state, 0), native.floats(state, 1)
-  index, start = native.ints(state, 2), native.ints(state, 3)
-  count = native.ints(state, 4)
-  inputs, outputs = native.size(state, 0, 0), native.size(state, 0, 1)
-  place = 0
-  start[0] = 0
-  for i in range(inputs):
-    row = matrix[i * outputs : (i + 1) * outputs]
-    held = np.int32(0)
-    for weight in row:
-      held += np.int32(weight != 0)
-    start[i + 1] = start[i] + held
-    if start[i + 1] > value.size:
-      continue
-    for first in range(0, outputs, GROUP):
-      bits = _next_weights(row, first)
-      while bits:
-        j = first + lowest_bit(bits)
-        value[place] = row[j]
-        index[place] = j
-        place += 1
-        bits &= bits - 1
-  count[0] = start[inputs]
-  if count[0] > value.size:
-    start[:] = 0
-
-
-@native.machine_code
-def rows_by_output(state, part, _):
-  """matrix -> value, index, start, count; see `gather`."""
-  if part:
-    return
-  matrix, value = native.floats(state, 0), native.floats(state, 1)
-  index, start = native.ints(state, 2), native.ints(state, 3)
-  count = native.ints(state, 4)
-  inputs, outputs = native.size(state, 0, 0), native.size(state, 0, 1)
-  start[:] = 0
-  held = start[1:]
-  for i in range(inputs):
-    row = matrix[i * outputs : (i + 1) * outputs]
-    for j in range(outputs):
-      held[j] += np.int32(row[j] != 0)
-  for j in range(outputs):
-    start[j + 1] += start[j]
-  count[0] = start[outputs]
-  if count[0] > value.size:
-    start[:] = 0
-    return
-  place = start[:outputs].copy()
-  for i in range(inputs):
-    row = matrix[i * outputs : (i + 1) * outputs]
-    for first in range(0, outputs, GROUP):
-      bits = _next_weights(row, first)
-      while bits:
-        j = first + lowest_bit(bits)
-        value[place[j]] = row[j]
-        index[place[j]] = i
-        place[j] += 1
-        bits &= bits - 1
-
-
-def gather(
-  matrix: Float[Array, 'inputs outputs'], capacity: int, by: str
-) -> tuple[Float[Array, 'capacity'], tuple, Int32[Array, '']]:
-  """Lists the nonzero weights of a matrix that may be traced.
-
-  Args:
-    matrix: float32.
-    capacity: most weights that are listed; none are if there are more.
-    by: 'input' or 'output': whose rows are listed.
-
-  Returns:
-    Values, (index, start) as in `row_sparse.Rows`, and the number of weights
-    that are not zero; what follows the listed ones is undefined.
-  """
-  work = {'input': rows_by_input, 'output': rows_by_output}[by]
-  rows = matrix.shape[by == 'output']
-  value, index, start, count = native.call(
-    work,
-    [
-      jax.ShapeDtypeStruct((capacity,), jnp.float32),
-      jax.ShapeDtypeStruct((capacity,), jnp.int32),
-      jax.ShapeDtypeStruct((rows + 1,), jnp.int32),
-      jax.ShapeDtypeStruct((1,), jnp.int32),
-    ],
-    matrix,
-  )
-  return value, (index, start), count[0]

@@ -13,7 +13,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from sparse_interp.ops import row_sparse, row_sparse_cpu, row_sparse_reference
+from sparse_interp.ops import (
+  row_sparse,
+  row_sparse_cpu,
+  row_sparse_lists,
+  row_sparse_reference,
+)
 
 # Share of nonzero weights above which the dense product is used. On 2 cores,
 # lists included, products of width 128 to 1024 break even at 1 in 4, and are
@@ -86,7 +91,9 @@ def _linear_backward(static, saved, dy):
   )
   if gradient == 'dense':
     return dx, x.T @ dy
-  few = _implementation(implementation).kept_gradient
+  few = row_sparse_reference.kept_gradient
+  if implementation == 'cpu':
+    few = row_sparse_cpu.kept_gradient
   dw = lax.cond(
     pays,
     lambda: few(x, dy, rows).astype(kernel.dtype),
@@ -102,11 +109,8 @@ def _lists(static, kernel, by):
   """Values and places of nonzero weights, and whether they are few enough."""
   dense_above, _, implementation = static
   capacity = max(1, int(dense_above * kernel.size))
-  value, rows, count = _implementation(implementation).gather(
-    kernel.astype(jnp.float32), capacity, by
-  )
+  gather = row_sparse_reference.gather
+  if implementation == 'cpu':
+    gather = row_sparse_lists.gather
+  value, rows, count = gather(kernel.astype(jnp.float32), capacity, by)
   return value, row_sparse.Rows(*rows), count <= capacity
-
-
-def _implementation(implementation):
-  return row_sparse_cpu if implementation == 'cpu' else row_sparse_reference

@@ -1,9 +1,10 @@
 """The price of a training step: sparse, dense, and the same recipe in torch.
 
-All steps train from the same weights on the same random tokens in one process;
-they take turns, so that a slow moment of the machine hits all. `dense` has
-density 1 everywhere, no projection and no AbsTopK. The torch steps are those of
-the file that the configuration names, where torch is installed.
+All steps train from the same weights on the same random tokens in one process.
+They take turns, so that a slow moment of the machine hits all; each runs twice,
+the first time untimed, so that none pays for what the one before left. `dense`
+has density 1 everywhere, no projection and no AbsTopK. The torch steps are those
+of the file that the configuration names, where torch is installed.
 """
 
 import pathlib
@@ -93,6 +94,7 @@ def _take_turns(
   first = time.monotonic()
   for i in range(config.repetitions):
     for name, step in steps.items():
+      step()  # threads of the one before come to rest, and memory goes back
       started = time.perf_counter()
       step()
       seconds[name].append(time.perf_counter() - started)
@@ -190,7 +192,7 @@ def _result(
       steps[name]['utilisation'] = flops / median / config.peak_flops
   ours = steps.get('sparse')
   ratios = {
-    f'{name} / sparse': round(found['median_ms'] / ours['median_ms'], 4)
+    f'{name} / sparse': round(float(found['median_ms'] / ours['median_ms']), 4)
     for name, found in steps.items()
     if ours and name != 'sparse'
   }

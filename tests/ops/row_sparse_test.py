@@ -23,6 +23,27 @@ def test_narrow_activations_have_wide_sums(impl):
   check(jnp.asarray(x, jnp.bfloat16), make('random', 200, 6), impl, 1 / 128)
 
 
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('impl', ['reference', 'cpu'])
+def test_feature_major_activations_give_the_same(kind, impl):
+  rng = np.random.default_rng(6)
+  matrix = make(kind, 13, 70)
+  w = row_sparse.from_dense(matrix)
+  x, dy = rng.standard_normal((45, 13)), rng.standard_normal((45, 70))
+
+  def product(x_t, value):
+    replaced = row_sparse.RowSparse(value, w.layout, w.shape)
+    return row_sparse.feature_major_matmul(x_t, replaced, impl)
+
+  x_t, dy_t = (jnp.asarray(a.T, jnp.float32) for a in (x, dy))
+  y_t, pull = jax.vjp(product, x_t, w.value)
+  outputs, inputs = np.nonzero(matrix.T)
+  np.testing.assert_allclose(y_t.T, x @ matrix, atol=2e-5)
+  dx_t, dvalue = pull(dy_t)
+  np.testing.assert_allclose(dx_t.T, dy @ matrix.T, atol=2e-5)
+  np.testing.assert_allclose(dvalue, (x.T @ dy)[inputs, outputs], atol=2e-5)
+
+
 @given(
   st.sampled_from([(1, 1), (1, 9), (6, 1), (17, 33)]), st.integers(0, 10**6)
 )
