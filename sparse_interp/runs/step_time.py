@@ -3,8 +3,8 @@
 All steps train from the same weights on the same random tokens in one process.
 They take turns, so that a slow moment of the machine hits all; each runs twice,
 the first time untimed, so that none pays for what the one before left. `dense`
-has density 1 everywhere, no projection and no AbsTopK. The torch steps are those
-of the file that the configuration names, where torch is installed.
+has density 1 everywhere, no projection and no AbsTopK. The torch steps are of
+the file that the configuration names, where torch is installed.
 """
 
 import pathlib
