@@ -9,8 +9,8 @@ they hold, as one padded to the longest row would not (2.6 to 6 times the
 weights at 1 in 128 to 1 in 1024 of a random matrix of width 1024).
 
 Activations are (tokens, channels) or, feature-major, (channels, tokens), where
-a weight multiplies contiguous numbers. CPUs have kernels for both, GPUs for the
-second; there the first costs a transposition before and after.
+a weight multiplies contiguous numbers. CPUs have a kernel for the first, GPUs
+for the second; the other order costs a transposition before and after.
 """
 
 import dataclasses
@@ -186,13 +186,11 @@ def rows_product(
   Returns:
     (tokens, rows), or (rows, tokens); no gradient is defined.
   """
-  if impl != 'cpu' and not feature_major:
-    return rows_product(impl, value, rows, x.T, True).T
+  if feature_major == (impl == 'cpu'):
+    return rows_product(impl, value, rows, x.T, not feature_major).T
   if not (value.size and x.size):
     shape = (rows.start.size - 1, x.shape[int(feature_major)])
     return jnp.zeros(shape if feature_major else shape[::-1], x.dtype)
-  if impl == 'cpu' and feature_major:
-    return row_sparse_cpu.feature_major_product(value, rows, x)
   if impl == 'cpu':
     return row_sparse_cpu.product(value, rows, x)
   if impl == 'reference':

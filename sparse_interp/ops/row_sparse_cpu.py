@@ -1,9 +1,8 @@
-"""Products with sparse rows on a CPU, by kernels of our own.
+"""Products with sparse rows on a CPU, by kernels of our own, token-major.
 
 A tile of tokens is transposed into the cache, so that a weight multiplies
 contiguous numbers; every output sums its few weights in registers; the tile of
-outputs is transposed back. What is left is the traffic of x and y. Where
-activations are feature-major, nothing is transposed.
+outputs is transposed back. What is left is the traffic of x and y.
 """
 
 from typing import Any
@@ -48,29 +47,6 @@ def row_sparse_product(state, part, parts):
         weigh(value, index, begin, end, tile, sums, LANES * j)
       at = token * outputs + output
       transpose(sums, 0, LANES, count, lanes, y, at, outputs)
-
-
-@native.machine_code
-def row_sparse_feature_major(state, part, parts):
-  """value, index, start, x_t -> y_t; threads share the tokens."""
-  value, index = native.floats(state, 0), native.ints(state, 1)
-  start, x_t = native.ints(state, 2), native.floats(state, 3)
-  y_t = native.floats(state, 4)
-  inputs, tokens = native.size(state, 3, 0), native.size(state, 3, 1)
-  outputs = native.size(state, 4, 0)
-  tile = np.zeros(inputs * LANES, np.float32)
-  sums = np.zeros(LANES, np.float32)
-  tiles = (tokens + LANES - 1) // LANES
-  for i in range(tiles * part // parts, tiles * (part + 1) // parts):
-    token = i * LANES
-    lanes = min(LANES, tokens - token)
-    for j in range(inputs):
-      at = j * tokens + token
-      tile[j * LANES : j * LANES + lanes] = x_t[at : at + lanes]
-    for j in range(outputs):
-      weigh(value, index, start[j], start[j + 1], tile, sums, 0)
-      at = j * tokens + token
-      y_t[at : at + lanes] = sums[:lanes]
 
 
 @native.machine_code
@@ -151,16 +127,6 @@ def _batch_of_products(axis_size, batched, *arguments):
     return y.reshape(axis_size, x.shape[1], -1), True
   axes = [0 if is_batched else None for is_batched in batched]
   return jax.vmap(_call_product, axes)(*arguments), True
-
-
-def feature_major_product(
-  value: Float[Array, 'entries'], rows: Any, x_t: Float[Array, 'inputs tokens']
-) -> Float[Array, 'rows tokens']:
-  """The same for activations that are feature-major."""
-  wide = (value.astype(jnp.float32), *rows, x_t.astype(jnp.float32))
-  y_t = jax.ShapeDtypeStruct((rows.start.size - 1, x_t.shape[1]), jnp.float32)
-  (y_t,) = native.call(row_sparse_feature_major, [y_t], *wide)
-  return y_t.astype(x_t.dtype)
 
 
 def sampled(
