@@ -14,16 +14,14 @@ To publish, copy kernels.json to results/kernels_<machine>.json beside this
 file, and roofline.svg likewise; then `python -m
 sparse_interp.benchmarks.tables` makes the tables of the README anew.
 
-On 2 CPU cores (6 minutes with `--config.seconds=8`; every number is in
-results/kernels_2_cpu_cores.json and in the README): AbsTopK 28 and 15 times
-faster than the best form of `lax.top_k`; a projection of 1e6 and 1e7 entries 88
-and 78 times faster than a sort, 3 and 4 times faster than `lax.top_k`, at 1e7
-as fast as numpy's partition on the host; products at density 1/128 and 1/1024
-10 to 16 times faster than dense where activations are feature-major, 2.7 to 4.7
-times with both transpositions; block-sparse products at 1/32, forward and
-backward, 5.4 times faster than dense. In 8 s, the slowest were repeated less
-than 20 times (the sort of 1e7 entries once); the results say how often. No GPU
-was measured.
+On 2 CPU cores (5 minutes with `--config.seconds=SECS`; every number is in
+results/kernels_2_cpu_cores.json and in the README): AbsTopK ATK times faster
+than the best form of `lax.top_k`; a projection of 1e6 and 1e7 entries PRJ times
+faster than a sort; products at density 1/128 RS128 times, at 1/1024 RS1024
+times faster than dense (512 -> 2048 and 1024 -> 4096, token-major); block-sparse
+products at 1/32, forward and backward, BS times faster than dense. The slowest
+were repeated less than 20 times (the sort of 1e7 entries once); the results say
+how often. No GPU was measured.
 """
 
 import jax

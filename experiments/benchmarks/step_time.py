@@ -11,9 +11,10 @@ torch_recipe.py beside this file takes part where torch is installed, eager and
 compiled. Utilisation is stated against --config.peak_flops if it is given.
 
 On 2 CPU cores (jax 0.10.2, torch 2.13; medians, in turns; under results/):
-laptop, 30 rounds: sparse 188 ms, dense 154 (sparse over dense 1.22), torch 359
-(1.91 times ours), compiled 345 (1.83). Expansion factor 1, batch 8, 20 rounds:
-sparse 680 ms, dense 569 (1.20), torch 1101 (1.62), compiled 1063 (1.56).
+laptop, 30 rounds: sparse LS ms, dense LD (sparse over dense LR), torch LT
+(LTR times ours), compiled LC (LCR). Expansion factor 1, batch 8, 20 rounds,
+density 1/4, where nothing is skipped: sparse 652 ms, dense 564 (1.16), torch
+1146 (1.76), compiled 1105 (1.69); these without the untimed step before each.
 """
 
 import importlib.util

@@ -17,8 +17,8 @@ from sparse_interp.ops import native
 from sparse_interp.ops import row_sparse_reference as reference
 from sparse_interp.ops.native_vectors import LANES, dot, transpose, weigh
 
-# Outputs that are computed before they are written: 256 bytes a token.
-_OUTPUTS = 64
+# Outputs that are computed before they are written: 512 bytes a token.
+_OUTPUTS = 128
 
 # Where more than this share of the weights is held, their gradient is read out
 # of that of the whole matrix. On 2 cores sampling wins 1.7 times at 1 in 8.
