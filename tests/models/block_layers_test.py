@@ -19,7 +19,7 @@ TOKENS = jnp.arange(16).reshape(2, 8)
 def params_of_blocks(density):
   """Random parameters; matrices of layers keep the same share of blocks."""
   rng = np.random.default_rng(0)
-  params = GPT(CONFIG).init(jax.random.key(0), TOKENS)['params']
+  params = jax.jit(GPT(CONFIG).init)(jax.random.key(0), TOKENS)['params']
 
   def thin(path, leaf):
     if path[0].key == 'lm_head' or path[-1].key != 'kernel':

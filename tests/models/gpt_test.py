@@ -13,19 +13,20 @@ from sparse_interp.models.sites import edge_matrices, node_sites
 SMALL = GPTConfig(vocab_size=19, n_layer=2, d_model=16, d_head=4)
 
 
-def _init(config, seed=0):
-  init = jax.jit(
-    lambda key: GPT(config).init(key, jnp.zeros((1, 2), jnp.int32))['params']
-  )
-  params = init(jax.random.key(seed))
-  # Everything nonzero, so that a switch that is not wired shows.
-  leaves, tree = jax.tree.flatten(params)
-  keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-  leaves = [
-    leaf + 0.3 * jax.random.normal(key, leaf.shape)
-    for leaf, key in zip(leaves, keys, strict=True)
-  ]
-  return jax.tree.unflatten(tree, leaves)
+@functools.cache
+def _init(config):
+  """Everything nonzero, so that a switch that is not wired shows."""
+  # Drawn by numpy: to compile the model's own draws takes as long as the model.
+  shapes = jax.eval_shape(
+    GPT(config).init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32)
+  )['params']
+  rng = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    mean = 1 if path[-1].key == 'scale' else 0
+    return jnp.asarray(rng.normal(mean, 0.3, leaf.shape), leaf.dtype)
+
+  return jax.tree.map_with_path(draw, shapes)
 
 
 def _tokens(config, batch=2, time=7):
