@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: selection, sparse products, attention; only jax."""
+"""Arrays in, arrays out: selection, sparse products, attention."""

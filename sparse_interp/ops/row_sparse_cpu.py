@@ -26,6 +26,16 @@ _SAMPLED_BELOW = 1 / 8
 
 
 @native.machine_code
+def _load_tile(x, token, tokens, width, first, last, tile):
+  """Transposes some channels of some tokens; tokens past the end are 0."""
+  lanes = min(LANES, tokens - token)
+  if lanes < LANES:
+    tile[:] = 0
+  at = token * width + first
+  transpose(x, at, width, lanes, last - first, tile, 0, LANES)
+
+
+@native.machine_code
 def row_sparse_product(state, part, parts):
   """value, index, start, x -> y; threads share the tokens."""
   value, index = native.floats(state, 0), native.ints(state, 1)
@@ -33,13 +43,13 @@ def row_sparse_product(state, part, parts):
   y = native.floats(state, 4)
   tokens, inputs = native.size(state, 3, 0), native.size(state, 3, 1)
   outputs = native.size(state, 4, 1)
-  tile = np.zeros(inputs * LANES, np.float32)
+  tile = np.empty(inputs * LANES, np.float32)
   sums = np.zeros(_OUTPUTS * LANES, np.float32)
   tiles = (tokens + LANES - 1) // LANES
   for i in range(tiles * part // parts, tiles * (part + 1) // parts):
     token = i * LANES
+    _load_tile(x, token, tokens, inputs, 0, inputs, tile)
     lanes = min(LANES, tokens - token)
-    transpose(x, token * inputs, inputs, lanes, inputs, tile, 0, LANES)
     for output in range(0, outputs, _OUTPUTS):
       count = min(_OUTPUTS, outputs - output)
       for j in range(count):
@@ -47,16 +57,6 @@ def row_sparse_product(state, part, parts):
         weigh(value, index, begin, end, tile, sums, LANES * j)
       at = token * outputs + output
       transpose(sums, 0, LANES, count, lanes, y, at, outputs)
-
-
-@native.machine_code
-def _tiles(x, token, tokens, width, first, last, tile):
-  """Transposes some channels of some tokens; tokens past the end are 0."""
-  lanes = min(LANES, tokens - token)
-  if lanes < LANES:
-    tile[:] = 0
-  at = token * width + first
-  transpose(x, at, width, lanes, last - first, tile, 0, LANES)
 
 
 @native.machine_code
@@ -72,8 +72,8 @@ def row_sparse_sampled(state, part, parts):
   read = np.empty(inputs * LANES, np.float32)
   written = np.empty((last - first) * LANES, np.float32)
   for token in range(0, tokens, LANES):
-    _tiles(x, token, tokens, inputs, 0, inputs, read)
-    _tiles(dy, token, tokens, outputs, first, last, written)
+    _load_tile(x, token, tokens, inputs, 0, inputs, read)
+    _load_tile(dy, token, tokens, outputs, first, last, written)
     for j in range(first, last):
       for e in range(start[j], start[j + 1]):
         to = LANES * (j - first)
@@ -93,8 +93,8 @@ def row_sparse_kept_gradient(state, part, parts):
   read = np.empty((last - first) * LANES, np.float32)
   written = np.empty(outputs * LANES, np.float32)
   for token in range(0, tokens, LANES):
-    _tiles(x, token, tokens, inputs, first, last, read)
-    _tiles(dy, token, tokens, outputs, 0, outputs, written)
+    _load_tile(x, token, tokens, inputs, first, last, read)
+    _load_tile(dy, token, tokens, outputs, 0, outputs, written)
     for i in range(first, last):
       for e in range(start[i], start[i + 1]):
         at = LANES * (i - first)

@@ -93,16 +93,9 @@ def rows_by_output(state, part, _):
 def gather(
   matrix: Float[Array, 'inputs outputs'], capacity: int, by: str
 ) -> tuple[Float[Array, 'capacity'], tuple, Int32[Array, '']]:
-  """Lists the nonzero weights of a matrix that may be traced.
+  """`row_sparse_reference.gather` of a float32 matrix, as kernels.
 
-  Args:
-    matrix: float32.
-    capacity: most weights that are listed; none are if there are more.
-    by: 'input' or 'output': whose rows are listed.
-
-  Returns:
-    Values, (index, start) as in `row_sparse.Rows`, and the number of weights
-    that are not zero; what follows the listed ones is undefined.
+  What follows the listed weights is undefined.
   """
   work = {'input': rows_by_input, 'output': rows_by_output}[by]
   rows = matrix.shape[by == 'output']
