@@ -134,14 +134,23 @@ run_chunk = jax.jit(_chunk_of_steps, donate_argnames='state')
 
 
 @functools.partial(
-  jax.jit, static_argnames='data_axis', donate_argnames='state'
+  jax.jit, static_argnames=('data_axis', 'in_turn'), donate_argnames='state'
 )
-def run_chunks(model, data, hyper, state, batches, wanted, data_axis):
-  """The same for several jobs side by side, along a first axis.
+def run_chunks(model, data, hyper, state, batches, wanted, data_axis, in_turn):
+  """The same for several jobs along a first axis, side by side or in turn.
 
   What they share has no such axis: with it, every product with a weight would
   be eight small ones.
   """
+  if in_turn:
+    own_data = data if data_axis == 0 else None
+
+    def run_one(own):
+      hyper, state, batches, own_data = own
+      used = data if own_data is None else own_data
+      return _chunk_of_steps(model, used, hyper, state, batches, wanted)
+
+    return jax.lax.map(run_one, (hyper, state, batches, own_data))
   axes = (None, data_axis, 0, 0, 0, None)
   run = jax.vmap(_chunk_of_steps, in_axes=axes)
   return run(model, data, hyper, state, batches, wanted)

@@ -28,6 +28,10 @@ Progress = Callable[[Mapping[str, Any]], None]
 # chunks: the steps of the last one that are beyond the end do nothing.
 _CHUNK = 10
 
+# Numbers in the residual stream of a job's batch from which on it keeps a CPU
+# busy alone: side by side, jobs then only lose their places in the caches.
+_LARGE = 2**15
+
 # Pairs or sequences that attribution looks at, where gates start from it.
 _ATTRIBUTED = 64
 
@@ -127,7 +131,9 @@ def optimize_together(
   sizes: Mapping[str, int],
   progress: Progress | None = None,
 ) -> list[Optimized]:
-  """Several optimisations as one vmapped call, shared out over all devices.
+  """Several optimisations as one call, vmapped, shared out over all devices.
+
+  Large ones on a single CPU take turns within the call.
 
   Args:
     model: the model with its ablation.
@@ -147,6 +153,10 @@ def optimize_together(
   everywhere = NamedSharding(mesh, PartitionSpec())
   shared_out = NamedSharding(mesh, PartitionSpec('jobs'))
 
+  batch = jax.eval_shape(jobs[0][0].take, np.arange(jobs[0][1].batch_pairs))
+  numbers = batch.tokens.size * model.config.d_model
+  in_turn = jax.default_backend() == 'cpu' and count == 1 and numbers > _LARGE
+
   def stack(parts):
     join = lambda *parts: jax.device_put(np.stack(parts), shared_out)  # noqa: E731
     return jax.tree.map(join, *parts)
@@ -161,7 +171,9 @@ def optimize_together(
     # there, and would have the program compiled again.
     state = jax.device_put(state, shared_out)
     return gate_steps.run_chunks(
-      shared_model, data, hyper, state, indices, wanted, data_axis=data_axis
+      *(shared_model, data, hyper, state, indices, wanted),
+      data_axis=data_axis,
+      in_turn=in_turn,
     )
 
   leads = _leads(model, jobs, sizes)

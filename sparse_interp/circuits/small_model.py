@@ -25,10 +25,11 @@ from sparse_interp.circuits.gates import Gates, blend
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.layers import (
   activate,
+  keys_seen,
   rotary_tables,
   sparsify,
-  visibility,
 )
+from sparse_interp.ops.attention import visible_keys
 from sparse_interp.ops.topk import abs_topk
 
 # Up to this many kept nodes, comparing each with its whole site is cheaper
@@ -340,7 +341,8 @@ def apply(
   x = small.embedding[tokens]
   if small.added is not None:
     x = x + small.added[: tokens.shape[1]]
-  visible = visibility(config, tokens.shape[1], lengths)
+  seen = keys_seen(config, tokens.shape[1], lengths)
+  visible = visible_keys(seen[:, None], tokens.shape[1])
 
   def see(site, values, mean):
     if gates is None or site not in gates:

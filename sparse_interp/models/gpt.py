@@ -18,7 +18,7 @@ from sparse_interp.models.layers import (
   Block,
   Norm,
   frozen_kernel,
-  visibility,
+  keys_seen,
 )
 from sparse_interp.models.products import DENSE, Products, token_product
 from sparse_interp.ops.row_sparse import row_sparse_matmul
@@ -100,14 +100,14 @@ class GPT(nn.Module):
     )
     x = embed(tokens)
     added, concatenated = self._positions(tokens.shape[1])
-    visible = visibility(config, tokens.shape[1], lengths)
+    seen = keys_seen(config, tokens.shape[1], lengths)
     if added is not None:
       x = x + added
     for layer in range(config.n_layer):
       x = Block(config, self.products, name=f'h_{layer}')(
         x,
         concatenated,
-        visible,
+        seen,
         lambda site, x, layer=layer: see(f'{layer}.{site}', x),
       )
     x = see('final_resid', x)

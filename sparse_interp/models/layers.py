@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from sparse_interp.models.config import GPTConfig
 from sparse_interp.models.products import DENSE, Products, multiply
@@ -112,10 +112,10 @@ def activate(
   return jax.nn.gelu(x, approximate=config.activation == 'gelu_tanh')
 
 
-def visibility(
+def keys_seen(
   config: GPTConfig, time: int, lengths: Int[Array, 'batch'] | None
-) -> Bool[Array | np.ndarray, '#batch 1 time time']:
-  """Which keys (last axis) a query sees: earlier ones, or all, below length.
+) -> Int[Array | np.ndarray, '#batch time']:
+  """How many keys, from the first on, a query sees: up to its own, or all.
 
   Args:
     config: the model; `causal` is what counts.
@@ -123,12 +123,12 @@ def visibility(
     lengths: keys at this position and later are invisible; at least 1. None:
       no sequence is padded.
   """
-  visible = np.ones((1, 1, time, time), bool)
+  seen = np.full((1, time), time)
   if config.causal:
-    visible = np.tril(visible)
+    seen = 1 + np.arange(time)[None]
   if lengths is None:
-    return visible
-  return visible & (jnp.arange(time) < lengths[:, None])[:, None, None]
+    return seen
+  return jnp.minimum(seen, lengths[:, None])
 
 
 def rotary_partner(config: GPTConfig) -> Int[np.ndarray, 'd_head']:
@@ -182,7 +182,7 @@ class Attention(nn.Module):
   def __call__(
     self,
     x: Float[Array, 'batch time width'],
-    visible: Bool[Array | np.ndarray, '#batch 1 time time'],
+    seen: Int[Array | np.ndarray, '#batch time'],
     see: See,
   ) -> Float[Array, 'batch time d_model']:
     config = self.config
@@ -199,7 +199,7 @@ class Attention(nn.Module):
     sink = None
     if config.sink:
       sink = self.param('sink_logit', nn.initializers.zeros, (config.n_heads,))
-    y = attention(*heads, visible, sink)
+    y = attention(*heads, seen, sink)
     y = see('attn.y', y.reshape(*y.shape[:2], -1))
     delta = linear(self, config.d_model, _write_stddev(config), 'c_proj', y)
     delta = see('attn.resid_delta.raw', delta)
@@ -241,7 +241,7 @@ class Block(nn.Module):
     self,
     x: Float[Array, 'batch time d_model'],
     positions: Float[Array, 'time d_position'] | None,
-    visible: Bool[Array | np.ndarray, '#batch 1 time time'],
+    seen: Int[Array | np.ndarray, '#batch time'],
     see: See,
   ) -> Float[Array, 'batch time d_model']:
     config = self.config
@@ -263,7 +263,7 @@ class Block(nn.Module):
     attn = Attention(config, self.products, name='attn')
     mlp = MLP(config, self.products, name='mlp')
     before = x
-    x = add(x, attn(read(x, 'ln_1', 'ln_p1'), visible, see), 'resid_post_attn')
+    x = add(x, attn(read(x, 'ln_1', 'ln_p1'), seen, see), 'resid_post_attn')
     x = see('resid_mid', x)
     read_by_mlp = before if config.parallel_residual else x
     return add(

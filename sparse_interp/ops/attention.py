@@ -1,8 +1,9 @@
 """Softmax attention with a sink, a few queries at a time.
 
-The gradient is written out: it sums over queries with the channels of keys and
-values before their positions, which XLA (CPU) does several times faster than in
-the order that differentiation arrives at, heads being narrow.
+Chooses who computes: the kernels of `attention_kernels`, or what stands here in
+plain jax. Its gradient is written out: it sums over queries with the channels
+of keys and values before their positions, which XLA (CPU) does several times
+faster than in the order that differentiation arrives at, heads being narrow.
 
 Source: section A.1 of arXiv 2511.13653 for the sink; the gradient of softmax is
 arranged as by Dao et al., arXiv 2205.14135, section 3.
@@ -12,21 +13,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
+
+from sparse_interp.ops import attention_kernels
 
 # Queries that attend at a time: their scores stay in caches, and causality then
 # saves up to half of the work.
 _QUERIES = 64
 
 
+IMPLEMENTATIONS = ('auto', 'reference', 'cpu')
+
+
 def attention(
   q: Float[Array, 'batch time heads d_head'],
   k: Float[Array, 'batch time heads d_head'],
   v: Float[Array, 'batch time heads d_head'],
-  visible: Bool[Array | np.ndarray, '#batch 1 time time'],
+  seen: Int[Array | np.ndarray, '#batch time'],
   sink: Float[Array, 'heads'] | None,
+  impl: str = 'auto',
 ) -> Float[Array, 'batch time heads d_head']:
-  """Attends to visible keys, scale 1/sqrt(d_head), optional sink.
+  """Attends to the first keys, scale 1/sqrt(d_head), optional sink.
 
   The sink adds exp(sink) to the denominator of every softmax of its head: an
   extra slot with key and value zero and that logit, unscaled (A.1).
@@ -35,26 +42,48 @@ def attention(
     q: queries, float32 or narrower; softmax and sums are float32.
     k: keys.
     v: values.
-    visible: which keys (last axis) a query sees, at least one. A numpy array is
-      known before the model runs: queries then skip the keys after the last
-      that one of their group sees.
+    seen: how many keys, from the first on, a query sees; at least one. A numpy
+      array is known before the model runs: in plain jax, queries then skip the
+      keys after the last that one of their group sees.
     sink: logits of the extra slot; None for none.
+    impl: one of IMPLEMENTATIONS; 'auto' takes the kernels on a CPU.
+
+  Raises:
+    ValueError: there is no such implementation.
   """
+  if impl not in IMPLEMENTATIONS:
+    raise ValueError(
+      f'impl must be one of {", ".join(IMPLEMENTATIONS)}, got {impl!r}; choose '
+      "e.g. 'auto'."
+    )
+  on_cpu = jax.default_backend() == 'cpu'
+  if impl == 'cpu' or (impl == 'auto' and on_cpu):
+    return attention_kernels.attention(q, k, v, seen, sink)
+  return _attention(q, k, v, seen, sink)
+
+
+def visible_keys(
+  seen: Int[Array | np.ndarray, '*batch'], keys: int
+) -> Bool[Array | np.ndarray, '*batch keys']:
+  """Which keys a query sees; a numpy array if `seen` is one."""
+  return np.arange(keys) < seen[..., None]
+
+
+def _attention(q, k, v, seen, sink):
+  """Attention in plain jax, some queries after the others."""
+  time = q.shape[1]
   q = q.transpose(0, 2, 1, 3)
   k, v = lax.optimization_barrier(
     tuple(part.transpose(0, 2, 3, 1) for part in (k, v))
   )
-  mixed, time = [], q.shape[2]
+  mixed = []
   for start in range(0, time, _QUERIES):
     group = slice(start, start + _QUERIES)
-    seen = visible[:, :, group]
     known = isinstance(seen, np.ndarray)
-    stop = np.flatnonzero(seen.any((0, 1, 2)))[-1] + 1 if known else None
-    mixed.append(
-      _attend(
-        q[:, :, group], k[..., :stop], v[..., :stop], seen[..., :stop], sink
-      )
-    )
+    stop = int(seen[:, group].max()) if known else time
+    visible = visible_keys(seen[:, None, group], stop)
+    keys, values = k[..., :stop], v[..., :stop]
+    mixed.append(_attend(q[:, :, group], keys, values, visible, sink))
   return jnp.concatenate(mixed, axis=2).transpose(0, 2, 1, 3)
 
 

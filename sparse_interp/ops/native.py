@@ -201,7 +201,7 @@ def _end(state):
 @functools.cache
 @typing.no_type_check
 def _register(work: Any) -> tuple[str, Any, Any]:
-  """Compiles a kernel, a second or less, and makes it known to XLA."""
+  """Compiles a kernel, in seconds, and makes it known to XLA."""
 
   @numba.cfunc('void(int64)')
   def task(state):

@@ -18,28 +18,46 @@ LANES = 32
 # Numbers that are compared with zero in one go.
 GROUP = 16
 
-_WIDTH = 8  # of a vector: 256 bits
-_VECTOR = ir.VectorType(ir.FloatType(), _WIDTH)
-_WORD = ir.IntType(64)
+WIDTH = 8  # of a vector: 256 bits
+VECTOR = ir.VectorType(ir.FloatType(), WIDTH)
+WORD = ir.IntType(64)
 
 
-def _data(context, builder, signature, arguments, i):
+def data_of(context, builder, signature, arguments, i):
   """Where the numbers of an array begin."""
   array = context.make_array(signature.args[i])
   return array(context, builder, arguments[i]).data
 
 
-def _vector(builder, data, offset):
+def vector_at(builder, data, offset, vector=VECTOR):
   """Pointer to a vector that begins at the `offset`-th number."""
-  return builder.bitcast(builder.gep(data, [offset]), _VECTOR.as_pointer())
+  return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
 
 
-def _spread(builder, number):
+def spread(builder, number, vector=VECTOR):
   """The number in every lane."""
-  undefined = ir.Constant(_VECTOR, ir.Undefined)
+  undefined = ir.Constant(vector, ir.Undefined)
   first = builder.insert_element(undefined, number, ir.IntType(32)(0))
-  lanes = ir.Constant(ir.VectorType(ir.IntType(32), _WIDTH), [0] * _WIDTH)
+  lanes = ir.VectorType(ir.IntType(32), vector.count)
+  lanes = ir.Constant(lanes, [0] * vector.count)
   return builder.shuffle_vector(first, undefined, lanes)
+
+
+def fold(builder, vector, join):
+  """One number from all lanes: halves are joined until one is left."""
+  width = vector.type.count
+  while width > 1:
+    width //= 2
+    lanes = ir.VectorType(ir.IntType(32), width)
+    undefined = ir.Constant(vector.type, ir.Undefined)
+    halves = [
+      builder.shuffle_vector(
+        vector, undefined, ir.Constant(lanes, list(range(i, i + width)))
+      )
+      for i in (0, width)
+    ]
+    vector = join(*halves)
+  return builder.extract_element(vector, ir.IntType(32)(0))
 
 
 @intrinsic
@@ -51,18 +69,18 @@ def _transpose_square(typing_context, source, at, step, target, to, stride):
   of the row's number; after two times both bits have changed places.
   """
   del typing_context, at, step, to, stride
-  half = _WIDTH // 2
+  half = WIDTH // 2
   part = ir.VectorType(ir.FloatType(), half)
 
   def mask(lanes):
     lane = ir.VectorType(ir.IntType(32), len(lanes))
     return ir.Constant(lane, lanes)
 
-  both = mask(list(range(_WIDTH)))
+  both = mask(list(range(WIDTH)))
   mixed = [
     mask(
       [
-        first + lane // 2 + lane % 2 * _WIDTH + side
+        first + lane // 2 + lane % 2 * WIDTH + side
         for side in (0, half)
         for lane in range(half)
       ]
@@ -71,12 +89,12 @@ def _transpose_square(typing_context, source, at, step, target, to, stride):
   ]
 
   def generate(context, builder, signature, arguments):
-    data = [_data(context, builder, signature, arguments, i) for i in (0, 3)]
+    data = [data_of(context, builder, signature, arguments, i) for i in (0, 3)]
 
     def place(i, row, column):
       offset, stride = arguments[3 * i + 1], arguments[3 * i + 2]
-      offset = builder.add(offset, builder.mul(stride, _WORD(row)))
-      offset = builder.add(offset, _WORD(column))
+      offset = builder.add(offset, builder.mul(stride, WORD(row)))
+      offset = builder.add(offset, WORD(column))
       return builder.gep(data[i], [offset])
 
     def load(row, column):
@@ -97,7 +115,7 @@ def _transpose_square(typing_context, source, at, step, target, to, stride):
         ]
       transposed += rows
     for i, row in enumerate(transposed):
-      pointer = builder.bitcast(place(1, i, 0), _VECTOR.as_pointer())
+      pointer = builder.bitcast(place(1, i, 0), VECTOR.as_pointer())
       builder.store(row, pointer, align=4)
     return context.get_dummy_value()
 
@@ -140,28 +158,28 @@ def weigh(typing_context, value, index, begin, end, tile, out, to):
 
   def generate(context, builder, signature, arguments):
     value, index, tile, out = (
-      _data(context, builder, signature, arguments, i) for i in (0, 1, 4, 5)
+      data_of(context, builder, signature, arguments, i) for i in (0, 1, 4, 5)
     )
     begin, end, to = (arguments[i] for i in (2, 3, 6))
-    zero = ir.Constant(_VECTOR, [0.0] * _WIDTH)
-    offsets = range(0, LANES, _WIDTH)
-    sums = [cgutils.alloca_once(builder, _VECTOR) for _ in offsets]
+    zero = ir.Constant(VECTOR, [0.0] * WIDTH)
+    offsets = range(0, LANES, WIDTH)
+    sums = [cgutils.alloca_once(builder, VECTOR) for _ in offsets]
     for one in sums:
       builder.store(zero, one)
-    loop = cgutils.for_range_slice(builder, begin, end, _WORD(1), _WORD)
+    loop = cgutils.for_range_slice(builder, begin, end, WORD(1), WORD)
     with loop as (entry, _):
-      weight = _spread(builder, builder.load(builder.gep(value, [entry])))
+      weight = spread(builder, builder.load(builder.gep(value, [entry])))
       row = builder.load(builder.gep(index, [entry]))
-      start = builder.mul(builder.zext(row, _WORD), _WORD(LANES))
+      start = builder.mul(builder.zext(row, WORD), WORD(LANES))
       for one, offset in zip(sums, offsets, strict=True):
-        place = _vector(builder, tile, builder.add(start, _WORD(offset)))
+        place = vector_at(builder, tile, builder.add(start, WORD(offset)))
         term = builder.fmul(
           weight, builder.load(place, align=4), flags=('contract',)
         )
         total = builder.fadd(builder.load(one), term, flags=('contract',))
         builder.store(total, one)
     for one, offset in zip(sums, offsets, strict=True):
-      place = _vector(builder, out, builder.add(to, _WORD(offset)))
+      place = vector_at(builder, out, builder.add(to, WORD(offset)))
       builder.store(builder.load(one), place, align=4)
     return context.get_dummy_value()
 
@@ -175,30 +193,18 @@ def dot(typing_context, a, at, b, to):
   del typing_context, at, to
 
   def generate(context, builder, signature, arguments):
-    data = [_data(context, builder, signature, arguments, i) for i in (0, 2)]
-    total = ir.Constant(_VECTOR, [0.0] * _WIDTH)
-    for offset in range(0, LANES, _WIDTH):
+    data = [data_of(context, builder, signature, arguments, i) for i in (0, 2)]
+    total = ir.Constant(VECTOR, [0.0] * WIDTH)
+    for offset in range(0, LANES, WIDTH):
       pair = [
         builder.load(
-          _vector(builder, one, builder.add(start, _WORD(offset))), align=4
+          vector_at(builder, one, builder.add(start, WORD(offset))), align=4
         )
         for one, start in zip(data, arguments[1::2], strict=True)
       ]
       term = builder.fmul(*pair, flags=('contract',))
       total = builder.fadd(total, term, flags=('contract',))
-    width = _WIDTH
-    while width > 1:
-      width //= 2
-      lanes = ir.VectorType(ir.IntType(32), width)
-      undefined = ir.Constant(total.type, ir.Undefined)
-      halves = [
-        builder.shuffle_vector(
-          total, undefined, ir.Constant(lanes, list(range(i, i + width)))
-        )
-        for i in (0, width)
-      ]
-      total = builder.fadd(*halves)
-    return builder.extract_element(total, ir.IntType(32)(0))
+    return fold(builder, total, builder.fadd)
 
   word = types.int64
   return types.float32(a, word, b, word), generate
@@ -210,13 +216,13 @@ def nonzero_bits(typing_context, a, at):
   del typing_context, at
 
   def generate(context, builder, signature, arguments):
-    data = _data(context, builder, signature, arguments, 0)
+    data = data_of(context, builder, signature, arguments, 0)
     group = ir.VectorType(ir.FloatType(), GROUP)
     place = builder.gep(data, [arguments[1]])
     place = builder.bitcast(place, group.as_pointer())
     zero = ir.Constant(group, [0.0] * GROUP)
     held = builder.fcmp_unordered('!=', builder.load(place, align=4), zero)
-    return builder.zext(builder.bitcast(held, ir.IntType(GROUP)), _WORD)
+    return builder.zext(builder.bitcast(held, ir.IntType(GROUP)), WORD)
 
   return types.int64(a, types.int64), generate
 

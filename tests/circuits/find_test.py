@@ -327,7 +327,16 @@ def test_tied_edges_are_refused():
     PruneConfig(tie_qk=True, gates='edges')
 
 
-def test_jobs_together_end_as_they_do_one_by_one(known):
+@pytest.mark.parametrize('in_turn', [False, True])
+def test_jobs_together_end_as_they_do_one_by_one(known, monkeypatch, in_turn):
+  monkeypatch.setattr(pruning, '_LARGE', 0 if in_turn else 2**40)
+  ways = []
+  run_chunks = pruning.gate_steps.run_chunks
+  monkeypatch.setattr(
+    pruning.gate_steps,
+    'run_chunks',
+    lambda *x, **way: ways.append(way['in_turn']) or run_chunks(*x, **way),
+  )
   pairs = task_loss.make_pairs(known.train)
   fast = dataclasses.replace(_CONFIG, steps=25, holdout_pairs=0)
   slow = dataclasses.replace(
@@ -339,6 +348,7 @@ def test_jobs_together_end_as_they_do_one_by_one(known):
     (pairs.take(np.arange(32, 64)), slow, 1),
   ]
   together = pruning.optimize_together(known.model, jobs, known.sites)
+  assert set(ways) == {in_turn}
   for (data, config, seed), shared in zip(jobs, together, strict=True):
     alone = pruning.optimize(known.model, data, known.sites, config, seed)
     for found, expected in zip(shared, alone, strict=True):
