@@ -59,11 +59,13 @@ def get_config() -> config_dict.ConfigDict:
   config.together = config_dict.ConfigDict()
   for gates in ('nodes', 'edges'):
     shared = {'gates': gates, 'k_coef': 3e-3, 'repetitions': 5}
-    config.together[f'model_{gates}'] = {
-      **shared,
-      # Short: what all jobs share is attribution, less of a longer job.
-      **{'on': 'model', 'batch_pairs': 4, 'steps': 20, 'repetitions': 2},
-    }
+    # Short jobs share attribution, which is little of a whole one.
+    for name, batch, steps in (('short', 4, 20), ('whole', 16, 160)):
+      config.together[f'model_{gates}_{name}'] = {
+        **shared,
+        **{'on': 'model', 'batch_pairs': batch, 'steps': steps},
+        'repetitions': 2 if name == 'short' else 1,
+      }
     for batch in (4, 16, 32):
       config.together[f'program_{gates}_{batch}'] = {
         **{'on': 'program', 'batch_pairs': batch, 'steps': 100},

@@ -15,12 +15,12 @@ file, and roofline.svg likewise; then `python -m
 sparse_interp.benchmarks.tables` makes the tables of the README anew.
 
 On 2 CPU cores (5 minutes with `--config.seconds=3`; every number is in
-results/kernels_2_cpu_cores.json and in the README): AbsTopK 133 and 114 times
+results/kernels_2_cpu_cores.json and in the README): AbsTopK 172 and 163 times
 faster than the best form of `lax.top_k`; a projection of 1e6 and 1e7 entries
-84 and 91 times faster than a sort; products at density 1/128 8.0 and 8.2
-times, at 1/1024 6.0 and 29.2 times faster than dense (512 -> 2048 and
-1024 -> 4096; at 1/1024 the former 10.8 times if it runs alone); block-sparse
-products at 1/32, forward and backward, 5.6 times.
+85 and 124 times faster than a sort; products at density 1/128 10.3 and 15.6
+times, at 1/1024 14.6 and 16.9 times faster than dense (512 -> 2048 and
+1024 -> 4096; BCSR of jax is level there); block-sparse products at 1/32,
+forward and backward, 5.8 times.
 The slowest were repeated less than 20 times (the sort of 1e7 entries once); the
 results say how often. No GPU was measured.
 """

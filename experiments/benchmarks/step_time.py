@@ -11,11 +11,10 @@ torch_recipe.py beside this file takes part where torch is installed, eager and
 compiled. Utilisation is stated against --config.peak_flops if it is given.
 
 On 2 CPU cores (jax 0.10.2, torch 2.13; medians, in turns; under results/):
-laptop, 30 rounds: sparse 147 ms, dense 148 (sparse over dense 1.00), torch 353
-(2.39 times ours), compiled 342 (2.32). Expansion factor 1, batch 8, 20 rounds,
-density 1/4, where nothing is skipped: sparse 677 ms, dense 594 (1.14), torch
-1161 (1.71), compiled 1156 (1.71). Expansion factor 2, 5 rounds: sparse 1700
-ms, dense products 2065, dense 1830 (0.93; without torch, not under results/).
+laptop, 30 rounds: sparse 133 ms, dense 132 (sparse over dense 1.01), torch 363
+(2.74 times ours), compiled 354 (2.67). Expansion factor 1, batch 8, 20 rounds,
+density 1/4, where nothing is skipped: sparse 464 ms, dense 406 (1.15), torch
+1157 (2.49), compiled 1125 (2.42).
 """
 
 import importlib.util

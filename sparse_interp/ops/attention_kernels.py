@@ -102,7 +102,9 @@ def attention(
 ) -> Float[Array, 'batch time heads d_head']:
   """As `attention.attention`; every product and sum is in float32."""
   batch, time, heads, _ = q.shape
-  seen = jnp.broadcast_to(jnp.asarray(seen, jnp.int32), (batch, time))
+  # A kernel believes what it is told: beyond the keys lies foreign memory.
+  seen = jnp.clip(jnp.asarray(seen, jnp.int32), 0, time)
+  seen = jnp.broadcast_to(seen, (batch, time))
   sink = -jnp.inf if sink is None else sink.astype(jnp.float32)
   sink = jnp.broadcast_to(sink, (batch, heads))
   wide = (x.astype(jnp.float32) for x in (q, k, v))
