@@ -74,7 +74,9 @@ def test_what_is_not_a_number_stays_seen_by_those_who_see_it():
 
 
 def test_no_more_keys_are_read_than_there_are():
-  parts = [jnp.asarray(x) for x in parts_of(np.random.default_rng(0), 1, 5, 1, 4)]
+  parts = [
+    jnp.asarray(x) for x in parts_of(np.random.default_rng(0), 1, 5, 1, 4)
+  ]
   far, all_keys = np.full((1, 5), 10**6), np.full((1, 5), 5)
   compare(*(attention(*parts, n, None, 'cpu') for n in (far, all_keys)))
 
