@@ -6,10 +6,9 @@
 Trains the model of experiments/pretrain/laptop.py on idioms and the
 interpreter's own library, prunes it to circuits for the first eight tasks it
 learned, and writes report.html. Measured on 2 CPU cores (Python 3.11, jax
-0.10.2): training takes 5 minutes and 3.7 GB; 16 of 20 tasks at test loss <=
-0.15, 6 of the 8 pruned to circuits that meet every bound, 21.8 edges in the
-geometric mean (seed 0, 256 test pairs, mean ablation); pruning takes 17 minutes
-of one core.
+0.10.2): 10 minutes, of which training takes 3.7; 17 of 20 tasks at test loss <=
+0.15, all of the 8 pruned to circuits that meet every bound, 26.9 edges in the
+geometric mean (seed 0, 256 test pairs, mean ablation).
 
 With --config=experiments/quickstart.py:tiny the same path runs in a minute or
 two on a model too small to learn much; that is for tests.

@@ -14,11 +14,10 @@ edges of bisected node masks (the published method), 0.87 of eliminated ones
 and 0.05 of gradient attribution (geometric means). Three trials against the
 defaults: 0.50 times the edges for node masks, 0.73 for edge masks. Logits of
 gated, edited and extracted circuits differ by at most 7.6e-6. Eight jobs as
-one call, measured apart, over the same in sequence: 0.37 for a compiled program
-with batches of 4 and 100 steps, 0.54 to 0.69 with batches of 16; for this model
-in jobs of 20 steps 0.30 (nodes) and 0.34 (edges) with batches of 4, 0.62 and
-0.70 with 16. There one call attributes once for all jobs, which is much of so
-short a job: longer ones gain less.
+one call, measured apart, over the same in sequence: for nodes of a compiled
+program in 100 steps 0.34 with batches of 4, 0.50 to 0.54 with 16, 0.65 with 32;
+for this model in jobs of 20 steps with batches of 4 0.31 (nodes) and 0.34
+(edges), since one call attributes once for all jobs; without attribution about 1.
 Needs the extra `search`. An interrupted run goes on where it was.
 """
 

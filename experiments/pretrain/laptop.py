@@ -3,7 +3,7 @@
     python -m sparse_interp.main --config=experiments/pretrain/laptop.py \
         --workdir=runs/laptop
 
-Measured on 2 CPU cores (jax 0.10.2): 5 minutes at 17,500 tokens/s, validation
+Measured on 2 CPU cores (jax 0.10.2): 3.7 minutes, 23,000 tokens/s, validation
 loss 1.72 nats/token, hidden matrices 1 in 16 nonzero (seed 0).
 """
 
