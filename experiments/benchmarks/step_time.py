@@ -14,7 +14,8 @@ On 2 CPU cores (jax 0.10.2, torch 2.13; medians, in turns; under results/):
 laptop, 30 rounds: sparse 133 ms, dense 132 (sparse over dense 1.01), torch 363
 (2.74 times ours), compiled 354 (2.67). Expansion factor 1, batch 8, 20 rounds,
 density 1/4, where nothing is skipped: sparse 464 ms, dense 406 (1.15), torch
-1157 (2.49), compiled 1125 (2.42).
+1157 (2.49), compiled 1125 (2.42). Expansion factor 2, batch 8, 5 rounds: sparse
+1540 ms, dense 1383 (1.11), torch 3182 (2.07), compiled 3090 (2.01).
 """
 
 import importlib.util
