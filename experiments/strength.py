@@ -17,7 +17,8 @@ gated, edited and extracted circuits differ by at most 7.6e-6. Eight jobs as
 one call, measured apart, over the same in sequence: for nodes of a compiled
 program in 100 steps 0.34 with batches of 4, 0.50 to 0.54 with 16, 0.65 with 32;
 for this model in jobs of 20 steps with batches of 4 0.31 (nodes) and 0.34
-(edges), since one call attributes once for all jobs; without attribution about 1.
+(edges), since one call attributes once for all jobs; without attribution about
+1. The cases of whole jobs, `model_*_whole`, have not been run.
 Needs the extra `search`. An interrupted run goes on where it was.
 """
 

@@ -16,7 +16,7 @@ laptop, 30 rounds: sparse 133 ms, dense 132 (sparse over dense 1.01), torch 363
 density 1/4, where nothing is skipped: sparse 464 ms, dense 406 (1.15), torch
 1157 (2.49), compiled 1125 (2.42). Expansion factor 2, batch 8, 5 rounds: sparse
 1540 ms, dense 1383 (1.11), torch 3182 (2.07), compiled 3090 (2.01); factor 4,
-1 rounds: sparse 4648 ms, dense 4486 (1.04), torch 10245 (2.20), compiled 10361
+one round: sparse 4648 ms, dense 4486 (1.04), torch 10245 (2.20), compiled 10361
 (2.23).
 """
 
