@@ -17,12 +17,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sparse_interp.ops import attention_kernels
 
+IMPLEMENTATIONS = ('auto', 'reference', 'cpu')
+
 # Queries that attend at a time: their scores stay in caches, and causality then
 # saves up to half of the work.
 _QUERIES = 64
-
-
-IMPLEMENTATIONS = ('auto', 'reference', 'cpu')
 
 
 def attention(

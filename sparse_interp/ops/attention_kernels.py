@@ -101,6 +101,8 @@ def attention(
   sink: Float[Array, 'heads'] | None,
 ) -> Float[Array, 'batch time heads d_head']:
   """As `attention.attention`; every product and sum is in float32."""
+  if q.size == 0:
+    return v
   batch, time, heads, _ = q.shape
   # A kernel believes what it is told: beyond the keys lies foreign memory.
   seen = jnp.clip(jnp.asarray(seen, jnp.int32), 0, time)

@@ -20,13 +20,12 @@ from sparse_interp.ops.native_vectors import (
   vector_at,
 )
 
-_WIDTH = 16  # of a vector: 512 bits, or two of 256
-
-# What rows and columns of a product are padded to: their sums fit registers.
+# What rows and columns of a product are padded to: their sums fit registers. A
+# row is a vector, of 512 bits or two of 256.
 ROWS = 8 if binding.get_host_cpu_features().get('avx512f', False) else 4
-COLUMNS = _WIDTH
+COLUMNS = 16
 
-_VECTOR = ir.VectorType(ir.FloatType(), _WIDTH)
+_VECTOR = ir.VectorType(ir.FloatType(), COLUMNS)
 
 _FUSED = ('contract',)
 
@@ -117,7 +116,7 @@ def _larger(builder):
 
 @intrinsic
 def largest(typing_context, a, at, count):
-  """The largest of the `count` numbers, a multiple of _WIDTH, from `at` on."""
+  """The largest of the `count` numbers, a multiple of COLUMNS, from `at` on."""
   del typing_context, at, count
 
   def generate(context, builder, signature, arguments):
@@ -125,8 +124,8 @@ def largest(typing_context, a, at, count):
     _, at, count = arguments
     larger = _larger(builder)
     found = cgutils.alloca_once(builder, _VECTOR)
-    builder.store(ir.Constant(_VECTOR, [-math.inf] * _WIDTH), found)
-    loop = cgutils.for_range_slice(builder, WORD(0), count, WORD(_WIDTH), WORD)
+    builder.store(ir.Constant(_VECTOR, [-math.inf] * COLUMNS), found)
+    loop = cgutils.for_range_slice(builder, WORD(0), count, WORD(COLUMNS), WORD)
     with loop as (i, _):
       place = vector_at(builder, data, builder.add(at, i), _VECTOR)
       builder.store(
@@ -146,7 +145,7 @@ def _exponential(builder, x):
   """
 
   def every(number):
-    return ir.Constant(_VECTOR, [number] * _WIDTH)
+    return ir.Constant(_VECTOR, [number] * COLUMNS)
 
   def fused(a, b, c):
     return builder.fadd(builder.fmul(a, b, flags=_FUSED), c, flags=_FUSED)
@@ -159,8 +158,8 @@ def _exponential(builder, x):
   power = every(_SERIES[-1])
   for coefficient in _SERIES[-2::-1]:
     power = fused(power, rest, every(coefficient))
-  bits = ir.VectorType(ir.IntType(32), _WIDTH)
-  shift = ir.Constant(bits, [23] * _WIDTH)
+  bits = ir.VectorType(ir.IntType(32), COLUMNS)
+  shift = ir.Constant(bits, [23] * COLUMNS)
   exponent = builder.shl(builder.bitcast(shifted, bits), shift)
   grown = builder.add(builder.bitcast(power, bits), exponent)
   grown = builder.bitcast(grown, _VECTOR)
@@ -176,7 +175,7 @@ def exponentials(typing_context, a, at, count, origin):
   Args:
     a: float32, flat; at most `origin` everywhere that counts.
     at: where the numbers begin.
-    count: a multiple of _WIDTH.
+    count: a multiple of COLUMNS.
     origin: float32.
   """
   del typing_context, at, count, origin
@@ -186,8 +185,8 @@ def exponentials(typing_context, a, at, count, origin):
     _, at, count, origin = arguments
     origin = spread(builder, origin, _VECTOR)
     total = cgutils.alloca_once(builder, _VECTOR)
-    builder.store(ir.Constant(_VECTOR, [0.0] * _WIDTH), total)
-    loop = cgutils.for_range_slice(builder, WORD(0), count, WORD(_WIDTH), WORD)
+    builder.store(ir.Constant(_VECTOR, [0.0] * COLUMNS), total)
+    loop = cgutils.for_range_slice(builder, WORD(0), count, WORD(COLUMNS), WORD)
     with loop as (i, _):
       place = vector_at(builder, data, builder.add(at, i), _VECTOR)
       x = builder.fsub(builder.load(place, align=4), origin)

@@ -73,6 +73,26 @@ def test_what_is_not_a_number_stays_seen_by_those_who_see_it():
   np.testing.assert_array_equal(is_nan, np.arange(20) >= 7)
 
 
+def test_a_cpu_takes_the_kernels():
+  x, seen = jnp.zeros((2, 5, 1, 4)), np.full((1, 5), 5)
+
+  def text(impl):
+    run = jax.jit(
+      jax.grad(lambda x: attention(x, x, x, seen, None, impl).sum())
+    )
+    return run.lower(x).compile().as_text()
+
+  for name in ('attention_forward', 'attention_backward'):
+    assert name in text('auto')
+    assert name not in text('reference')
+
+
+@pytest.mark.parametrize('shape', [(0, 5, 1, 4), (2, 0, 1, 4), (2, 5, 0, 4)])
+def test_nothing_attends_to_nothing(shape):
+  x, seen = jnp.zeros(shape), np.full((1, shape[1]), shape[1])
+  assert attention(x, x, x, seen, None, 'cpu').shape == shape
+
+
 def test_no_more_keys_are_read_than_there_are():
   parts = [
     jnp.asarray(x) for x in parts_of(np.random.default_rng(0), 1, 5, 1, 4)
