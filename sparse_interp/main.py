@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from ml_collections import config_dict
 from ml_collections.config_flags import config_flags
 
-from sparse_interp import user_errors
+from sparse_interp.files import errors
 from sparse_interp.runs import (
   ground_truth,
   import_model,
@@ -83,7 +83,7 @@ def _parse_flags(argv: Sequence[str]) -> None:
   # a long traceback, what it then raises.
   flags.FLAGS.verbosity = logging.WARNING if debug else logging.FATAL
   kinds = (flags.Error, TypeError, SyntaxError)
-  with user_errors.in_one_line(*kinds, debug=debug):
+  with errors.in_one_line(*kinds, debug=debug):
     try:
       positional = flags.FLAGS(argv)[1:]
       _CONFIG.value and _CONFIG.value.lock()  # raises if it was not found
@@ -118,9 +118,9 @@ def main(argv: None) -> None:
   """Does the run; ends as the module's docstring says."""
   del argv  # all in the flags
   if not _DEBUG.value:
-    user_errors.keep_threads_quiet()
+    errors.keep_threads_quiet()
   try:
-    with user_errors.in_one_line(debug=_DEBUG.value):
+    with errors.in_one_line(debug=_DEBUG.value):
       run(_CONFIG.value, _WORKDIR.value)
   except SystemExit as stop:
     if stop.code == 2:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sparse_interp import main, user_errors
+from sparse_interp import main
+from sparse_interp.files import errors
 
 
 def assert_one_line(stderr, *parts):
@@ -15,7 +16,7 @@ def assert_one_line(stderr, *parts):
 def assert_refused(capfd, config, workdir, *parts):
   """Does a run as `main` does, and checks how it ends."""
   capfd.readouterr()
-  with pytest.raises(SystemExit) as info, user_errors.in_one_line():
+  with pytest.raises(SystemExit) as info, errors.in_one_line():
     main.run(config, str(workdir))
   assert info.value.code == 2
   assert_one_line(capfd.readouterr().err, *parts)

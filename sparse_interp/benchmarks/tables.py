@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparse_interp import whole_file
+from sparse_interp.files import whole_file
 
 BEGIN = (
   '<!-- made by sparse_interp.benchmarks.tables from committed results -->'

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Int
 
-from sparse_interp import whole_file
+from sparse_interp.files import whole_file
 
 # A ranking: units, most important first, and how many gates are on.
 Ranking = tuple[Int[np.ndarray, 'units'], int]

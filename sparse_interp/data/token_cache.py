@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from jaxtyping import UInt
 
-from sparse_interp import whole_file
 from sparse_interp.data import corpora
 from sparse_interp.data import tokenizer as tokenizer_lib
+from sparse_interp.files import whole_file
 
 _DIGITS = 16  # of each hash, in file names
 _BATCH_BYTES = 1 << 20  # text that is encoded at once

@@ -23,7 +23,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from sparse_interp import whole_file
+from sparse_interp.files import whole_file
 
 END_OF_TEXT = '<|endoftext|>'
 SPLIT_PATTERN = (

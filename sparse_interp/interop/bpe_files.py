@@ -18,9 +18,9 @@ import pathlib
 import re
 from typing import Any
 
-from sparse_interp import whole_file
 from sparse_interp.data import tokenizer as tokenizer_lib
 from sparse_interp.data.tokenizer import END_OF_TEXT, SPLIT_PATTERN, Tokenizer
+from sparse_interp.files import whole_file
 from sparse_interp.interop.hf_config import read_json, refusal, short
 
 # How GPT-2 cuts text; `SPLIT_PATTERN` is that of tinypython_2k.

@@ -7,7 +7,7 @@ import pathlib
 
 from absl import app, flags
 
-from sparse_interp import user_errors
+from sparse_interp.files import errors
 from sparse_interp.interop.programs import PROGRAMS, compile_published
 from sparse_interp.interop.storage import save
 
@@ -20,7 +20,7 @@ _CAUSAL = flags.DEFINE_bool('causal', False, 'See earlier positions only.')
 
 def main(_: list[str]) -> None:
   """Writes the files and says how large they are."""
-  with user_errors.in_one_line(ImportError):
+  with errors.in_one_line(ImportError):
     directory = pathlib.Path(_DIRECTORY.value)
     directory.mkdir(parents=True, exist_ok=True)
     for name in _PROGRAMS.value:

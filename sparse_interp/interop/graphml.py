@@ -11,8 +11,8 @@ import pathlib
 from typing import Any
 from xml.etree import ElementTree
 
-from sparse_interp import whole_file
 from sparse_interp.circuits.circuit import Circuit
+from sparse_interp.files import whole_file
 
 
 def to_networkx(circuit: Circuit) -> Any:

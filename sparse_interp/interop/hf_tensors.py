@@ -22,7 +22,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float
 
-from sparse_interp import whole_file
+from sparse_interp.files import whole_file
 from sparse_interp.interop.hf_config import CONFIG, read_json, refusal, short
 
 _WHOLE = 'model.safetensors'

@@ -19,7 +19,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_interp import whole_file
+from sparse_interp.files import whole_file
 from sparse_interp.interop import torch_file
 from sparse_interp.interop.mib_graph import (
   Importances,

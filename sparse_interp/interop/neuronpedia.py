@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 import sparse_interp
-from sparse_interp import whole_file
 from sparse_interp.circuits.circuit import Circuit
+from sparse_interp.files import whole_file
 
 _TEXT, _WHOLE, _NUMBER = (str,), (int,), (int, float)
 # What the schema requires, and the types it allows; the second list of a

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sparse_interp import whole_file
+from sparse_interp.files import whole_file
 from sparse_interp.models import GPTConfig
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import fsspec
 
-from sparse_interp import whole_file
+from sparse_interp.files import whole_file
 
 # What has to be installed for a kind of path: an extra of this package.
 _EXTRAS = {

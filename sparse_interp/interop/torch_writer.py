@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_interp import whole_file
+from sparse_interp.files import whole_file
 from sparse_interp.interop import copying
 
 KINDS = {

@@ -14,12 +14,12 @@ from ml_collections import config_dict
 
 from sparse_interp import interop
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.interop import CompiledProgram
 from sparse_interp.interop.planted_programs import PROGRAMS as PLANTED
 from sparse_interp.interop.programs import PROGRAMS, compile_published
 from sparse_interp.runs import compiled_scores, planted_scores, table
-from sparse_interp.training import metrics
-from sparse_interp.training import workdir as workdir_lib
+from sparse_interp.training import metrics, sharding
 
 _PHASE = 'ground_truth'
 
@@ -62,7 +62,7 @@ def ground_truth(
     {
       'asked': {'config': config.to_dict(), 'seed': config.seed},
       'code_version': workdir_lib.code_version(),
-      'device': workdir_lib.device_name(),
+      'device': sharding.device_name(),
       'wall_seconds': time.monotonic() - begun,
       'edge_f1': edge_f1,
       'mean_edge_f1': float(np.mean(known)) if known else None,

@@ -18,15 +18,15 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import config_dict
 
-from sparse_interp import whole_file
 from sparse_interp.circuits.circuit import hash_params
 from sparse_interp.data.tokenizer import Tokenizer
+from sparse_interp.files import whole_file
+from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.interop import remote, source
 from sparse_interp.models import GPTConfig
 from sparse_interp.runs import imported_text, parity
 from sparse_interp.sparsity import statistics
-from sparse_interp.training import checkpoints, metrics, pretrain
-from sparse_interp.training import workdir as workdir_lib
+from sparse_interp.training import checkpoints, metrics, pretrain, sharding
 
 _PHASE = 'import'
 
@@ -228,7 +228,7 @@ def _entries(config: config_dict.ConfigDict, read: _Read) -> dict[str, Any]:
     'corpus_hash': read.corpus_hash,
     'tokenizer_hash': read.tokenizer and read.tokenizer.hash,
     'code_version': workdir_lib.code_version(),
-    'device': workdir_lib.device_name(),
+    'device': sharding.device_name(),
   }
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from sparse_interp import whole_file
 from sparse_interp.benchmarks import (
   block_cases,
   ceilings,
@@ -22,8 +21,9 @@ from sparse_interp.benchmarks import (
 )
 from sparse_interp.benchmarks.about import about
 from sparse_interp.benchmarks.case import Case
+from sparse_interp.files import whole_file
+from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.training import metrics
-from sparse_interp.training import workdir as workdir_lib
 
 _PHASE = 'kernels'
 _LEAST = {'repetitions': 1, 'seconds': 0, 'budget': 0}

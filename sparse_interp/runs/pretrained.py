@@ -9,9 +9,9 @@ import numpy as np
 
 from sparse_interp.circuits.ablation import site_means
 from sparse_interp.data.tokenizer import Tokenizer
+from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPTConfig
 from sparse_interp.training import metrics, pretrain
-from sparse_interp.training import workdir as workdir_lib
 
 _PHASE = 'prune'
 

@@ -24,10 +24,10 @@ from sparse_interp.circuits.find import find_circuit
 from sparse_interp.circuits.from_ranking import Unprunable
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.sweep import geometric_mean
+from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import pose, pretrained, table
 from sparse_interp.tasks.encoding import EncodedTask
-from sparse_interp.training import metrics
-from sparse_interp.training import workdir as workdir_lib
+from sparse_interp.training import metrics, sharding
 
 _PHASE = 'prune'
 
@@ -86,7 +86,7 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     {
       'asked': {'config': config.to_dict(), 'seed': config.seed},
       **model.provenance,
-      'device': workdir_lib.device_name(),
+      'device': sharding.device_name(),
       'wall_seconds': time.monotonic() - begun,
       **results,
     },

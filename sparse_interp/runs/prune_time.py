@@ -25,12 +25,12 @@ from sparse_interp.benchmarks.case import error_of
 from sparse_interp.circuits import gated_model, pruning
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig, frozen
 from sparse_interp.models.sites import constant_sites
 from sparse_interp.ops import topk
 from sparse_interp.training import metrics
 from sparse_interp.training import state as state_lib
-from sparse_interp.training import workdir as workdir_lib
 
 _PHASE = 'prune_time'
 PRODUCTS = ('dense', 'row_sparse')

@@ -6,9 +6,9 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import pose, pretrained, prune, table
 from sparse_interp.training import metrics, pretrain
-from sparse_interp.training import workdir as workdir_lib
 from sparse_interp.viewer.report import write_report
 
 

@@ -18,12 +18,12 @@ from ml_collections import config_dict
 
 from sparse_interp.benchmarks.about import about
 from sparse_interp.benchmarks.case import AbsentError
+from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT
 from sparse_interp.runs.torch_step import torch_step
 from sparse_interp.training import metrics, optimizer
 from sparse_interp.training import plan as plan_lib
 from sparse_interp.training import state as state_lib
-from sparse_interp.training import workdir as workdir_lib
 
 _PHASE = 'step_time'
 STEPS = ('sparse', 'dense', 'torch', 'torch_compiled')

@@ -36,6 +36,7 @@ from sparse_interp.circuits.parts import parts_of
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.search import search
 from sparse_interp.circuits.task_loss import Pairs, make_pairs
+from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import (
   agreement,
   pose,
@@ -45,8 +46,7 @@ from sparse_interp.runs import (
   table,
   together,
 )
-from sparse_interp.training import metrics
-from sparse_interp.training import workdir as workdir_lib
+from sparse_interp.training import metrics, sharding
 
 _PHASE = 'strength'
 
@@ -97,7 +97,7 @@ def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     {
       'asked': {'config': config.to_dict(), 'seed': config.seed},
       **loaded.provenance,
-      'device': workdir_lib.device_name(),
+      'device': sharding.device_name(),
       'ablation': 'mean over pretraining',
       'split': 'test pairs',
       'formulas': strength_summary.FORMULAS,

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from sparse_interp import whole_file
+from sparse_interp.files import whole_file
 
 try:
   import tensorboardX as tensorboard  # noqa: N813

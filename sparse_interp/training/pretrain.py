@@ -23,8 +23,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import config_dict
 
-from sparse_interp import whole_file
 from sparse_interp.data import batches as batches_lib
+from sparse_interp.files import whole_file
+from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.sparsity import statistics
 from sparse_interp.training import checkpoints, metrics, sharding
@@ -33,7 +34,6 @@ from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import plan as plan_lib
 from sparse_interp.training import state as state_lib
 from sparse_interp.training import text as text_lib
-from sparse_interp.training import workdir as workdir_lib
 
 _PHASE = 'pretrain'
 
@@ -185,7 +185,7 @@ def _pretrain(
     'corpus_hash': text.corpus_hash,
     'tokenizer_hash': text.tokenizer.hash,
     'code_version': workdir_lib.code_version(),
-    'device': workdir_lib.device_name(),
+    'device': sharding.device_name(),
     'wall_seconds': seconds + time.monotonic() - begun,
     'pretrain': metrics.read_rows(pathlib.Path(workdir) / 'metrics.jsonl')[-1],
     'nonzeros': _nonzeros(state.params, plan),

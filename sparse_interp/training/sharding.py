@@ -83,3 +83,8 @@ def put_batch(
 ) -> Int[Array, 'batch time']:
   """Makes the global batch from the rows of this process."""
   return jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
+
+
+def device_name() -> str:
+  """E.g. '8 x cpu' or '1 x NVIDIA H100'."""
+  return f'{jax.device_count()} x {jax.devices()[0].device_kind}'

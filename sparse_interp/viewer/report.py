@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Mapping
 
-from sparse_interp import whole_file
+from sparse_interp.files import whole_file
 from sparse_interp.viewer.artifacts import (
   check_schema,
   read_circuits,

@@ -18,7 +18,7 @@ from sparse_interp.benchmarks.case import (
   Competitor,
   error_of,
 )
-from sparse_interp.training import workdir as workdir_lib
+from sparse_interp.files import workdir as workdir_lib
 
 ABOUT = {
   'device': '2 CPU cores',

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sparse_interp.training import workdir
+from sparse_interp.files import workdir
 
 CONFIG = {'seed': 0, 'data': {'corpora': (('idioms', 1.0),), 'length': 32}}
 

@@ -11,10 +11,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 import sparse_interp
-from sparse_interp import whole_file
+from sparse_interp.files import whole_file
 
 
 def write_json(path: str | pathlib.Path, value: Any) -> None:
@@ -125,8 +123,3 @@ def code_version() -> str:
     digest.update(path.relative_to(root).as_posix().encode() + b'\0')
     digest.update(path.read_bytes() + b'\0')
   return f'{sparse_interp.__version__}+{digest.hexdigest()[:8]}'
-
-
-def device_name() -> str:
-  """E.g. '8 x cpu' or '1 x NVIDIA H100'."""
-  return f'{jax.device_count()} x {jax.devices()[0].device_kind}'

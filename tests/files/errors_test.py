@@ -7,14 +7,14 @@ import threading
 
 import pytest
 
-from sparse_interp import user_errors
+from sparse_interp.files import errors
 
 FULL = os.strerror(errno.ENOSPC)
 
 
 def line_of(error, capsys, *kinds):
   """Raises an error where users see it; returns what they see."""
-  with pytest.raises(SystemExit) as info, user_errors.in_one_line(*kinds):
+  with pytest.raises(SystemExit) as info, errors.in_one_line(*kinds):
     raise error
   assert info.value.code == 2
   captured = capsys.readouterr()
@@ -73,13 +73,13 @@ def test_further_kinds_can_be_named(capsys):
 
 @pytest.mark.parametrize('error', [KeyError('x'), RuntimeError('defect')])
 def test_defects_keep_their_traceback(error, capsys):
-  with pytest.raises(type(error)), user_errors.in_one_line():
+  with pytest.raises(type(error)), errors.in_one_line():
     raise error
   assert not capsys.readouterr().err
 
 
 def test_debug_lets_every_error_pass():
-  with pytest.raises(ValueError), user_errors.in_one_line(debug=True):
+  with pytest.raises(ValueError), errors.in_one_line(debug=True):
     raise ValueError('wrong')
 
 
@@ -92,7 +92,7 @@ def test_threads_report_only_what_the_main_thread_will_not(
 ):
   for module, hook in ((sys, 'unraisablehook'), (threading, 'excepthook')):
     monkeypatch.setattr(module, hook, getattr(module, f'__{hook}__'))
-  user_errors.keep_threads_quiet()
+  errors.keep_threads_quiet()
 
   def fail():
     raise RuntimeError(message)

@@ -1,0 +1,65 @@
+"""JSON files that carry the hash of their own content.
+
+A bit that flips anywhere in such a file, or a number that somebody edits, is
+noticed when the file is read. Space and the order of keys decide nothing and
+are not part of the hash.
+"""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from sparse_interp.files import whole_file
+
+# The key that holds the hash, last in the file.
+SEAL = 'sha256'
+
+
+def seal_of(value: Mapping[str, Any]) -> str:
+  """Hash of JSON values, apart from the entry that holds such a hash."""
+  rest = {key: entry for key, entry in value.items() if key != SEAL}
+  text = json.dumps(rest, sort_keys=True, separators=(',', ':'))
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_json(path: str | pathlib.Path, value: Mapping[str, Any]) -> None:
+  """Writes a JSON object with its seal, in one step.
+
+  Args:
+    path: of the file.
+    value: JSON values, tuples included.
+  """
+  value = json.loads(json.dumps(value))
+  value[SEAL] = seal_of(value)
+  with whole_file.writing(path) as part:
+    part.write_text(json.dumps(value, indent=2) + '\n')
+
+
+def read_json(path: str | pathlib.Path, remedy: str) -> dict[str, Any]:
+  """Reads what `write_json` wrote, without its seal.
+
+  Args:
+    path: of the file, which must exist.
+    remedy: what to do if it is damaged, e.g. 'delete it and run again'.
+
+  Raises:
+    ValueError: it is not what was written.
+    OSError: it cannot be read.
+  """
+  try:
+    value = json.loads(pathlib.Path(path).read_bytes().decode())
+  except (ValueError, RecursionError) as error:
+    what = ' '.join(str(error).split())
+    raise ValueError(
+      f'{path} must be a whole JSON file, got {what}; {remedy}.'
+    ) from error
+  found = value.get(SEAL) if isinstance(value, dict) else None
+  if found is None or found != seal_of(value):
+    raise ValueError(
+      f'{path} must be as it was written, got content that does not match its '
+      f'{SEAL}; {remedy}.'
+    )
+  del value[SEAL]
+  return value
