@@ -11,7 +11,7 @@ from ml_collections import config_dict
 
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.products import DENSE, Products, skipping_pays
-from sparse_interp.sparsity import projection, schedules
+from sparse_interp.sparsity import rules, schedules
 from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import state as state_lib
 
@@ -36,7 +36,7 @@ class Plan:
   model: GPTConfig
   schedule: schedules.DensitySchedule
   learning_rate: Float[np.ndarray, ' updates']
-  targets: dict[str, projection.Target]
+  targets: dict[str, rules.Target]
   optimizer: optimizer_lib.OptimizerConfig
   updates: int
   products: Products = DENSE
@@ -90,7 +90,7 @@ def make_plan(config: config_dict.ConfigDict) -> Plan:
   products = _products(
     sparsity.get('products', 'auto'), block, regrow_every, schedule.density
   )
-  targets = projection.make_targets(
+  targets = rules.make_targets(
     shapes,
     schedule,
     sparsity.minimum_alive,

@@ -158,7 +158,7 @@ def _pretrain(
       losses = _finite(losses, step, manager)
     if row_due:
       numbers = numbers | {'train_loss': np.mean(losses)}
-      row = measure.row(step, numbers, state.params, eval_due)
+      row = measure.row(step, numbers, state, eval_due)
       speed, left = clock.lap(step, total)
       writer.write(row | {'tokens_per_second': speed})
       loss = row['train_loss']
