@@ -139,6 +139,11 @@ def _taken_back_if_wrong(listed: manifest.Manifest) -> Iterator[None]:
     raise
 
 
+def is_begun(workdir: str | pathlib.Path) -> bool:
+  """Whether a run has claimed the directory before."""
+  return (pathlib.Path(workdir) / 'config.json').exists()
+
+
 def check_ours(workdir: str | pathlib.Path) -> None:
   """Refuses a directory that holds what no run wrote, unless runs did, too.
 

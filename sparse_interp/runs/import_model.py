@@ -59,6 +59,8 @@ def import_model(
   """
   begun = time.monotonic()
   _check(config)
+  if not workdir_lib.is_begun(workdir):  # else they may be gone since
+    _check_files(config)
   with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
     summary = workdir_lib.read_summary(workdir)
     if _is_complete(workdir, summary):
@@ -109,12 +111,6 @@ def _check(config):
       'source must name a directory with a model, got nothing; give '
       '--config.source=<path>.'
     )
-  path = _directory_of(config.source)
-  if not remote.is_remote(path) and not pathlib.Path(path).is_dir():
-    raise ValueError(
-      f'source must be a directory or its file with weights, got {path}, '
-      'where there is no directory; correct the path.'
-    )
   ranges.check_seed(config)
   ranges.check_whole(config, {}, {'length': 2})
   ranges.check_number(config, 'tolerance', above=0)
@@ -124,6 +120,15 @@ def _check(config):
     raise ValueError(
       'sha256 must be 64 hexadecimal digits, got '
       f'{config.sha256[:80]!r}; correct the checksum.'
+    )
+
+
+def _check_files(config):
+  path = _directory_of(config.source)
+  if not remote.is_remote(path) and not pathlib.Path(path).is_dir():
+    raise ValueError(
+      f'source must be a directory or its file with weights, got {path}, '
+      'where there is no directory; correct the path.'
     )
   if config.reference and not pathlib.Path(config.reference).is_file():
     raise ValueError(

@@ -183,7 +183,7 @@ def find_circuits(
     name: _load_own(directory, model, name)
     for name, directory in directories.items()
   }
-  if any(earlier.values()):
+  if not all(earlier.values()):
     _say_versions(earlier.values())
   # What made the model comes first, where it was made in this workdir.
   history = [
@@ -250,14 +250,16 @@ def _load_own(
   """Reads a circuit found earlier; None if it is missing or damaged.
 
   Raises:
-    ValueError: it was found in another model.
+    ValueError: it was found in another model, or by another version.
   """
   if not (directory / 'circuit.json').exists():
     return None
   try:
     circuit = _load_of_task(directory, name)
   except ValueError as error:
-    metrics.say(_PHASE, f'{name:<28} found anew: {error}')
+    if 'schema_version' in str(error):  # whole, but of another version
+      raise
+    metrics.say(_PHASE, f'{name:<28} is found anew: {error}')
     return None
   found = circuit.provenance['params_hash']
   asked = circuit_lib.hash_params(model.params)

@@ -60,7 +60,7 @@ def pretrain(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     SystemExit: with status 0, after SIGTERM and a last checkpoint.
   """
   # Nothing is written before all that is asked is known to fit.
-  plan = check(config)
+  plan = check(config, workdir)
   with (
     hosts.claimed(workdir, config.to_dict(), _PHASE) as claim,
     _stop_on_sigterm() as stop,
@@ -74,8 +74,12 @@ def pretrain(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   return summary
 
 
-def check(config: config_dict.ConfigDict) -> plan_lib.Plan:
+def check(config: config_dict.ConfigDict, workdir: str) -> plan_lib.Plan:
   """What a configuration comes to; does no work.
+
+  Args:
+    config: see `pretrain`.
+    workdir: where it was begun, text need not be there any more.
 
   Raises:
     ValueError: a field is wrong.
@@ -83,8 +87,9 @@ def check(config: config_dict.ConfigDict) -> plan_lib.Plan:
   plan = plan_lib.make_plan(config)
   mesh = sharding.make_mesh(config.train.fsdp)
   sharding.check_batch_size(mesh, config.data.batch_size)
-  for spec, _ in config.data.corpora:
-    corpora.check_corpus(spec, config.data.max_bytes)
+  if not workdir_lib.is_begun(workdir):
+    for spec, _ in config.data.corpora:
+      corpora.check_corpus(spec, config.data.max_bytes)
   return plan
 
 

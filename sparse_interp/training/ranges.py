@@ -70,11 +70,12 @@ def check_whole(
     if name in optional and value is None:
       continue
     # Neither True nor 8.0.
-    if type(value) is not int or value < smallest:
-      none = ' or None' if name in optional else ''
+    kind = 'a whole number' if type(value) is not int else None
+    if kind or value < smallest:
+      none = ', or None' if name in optional else ''
       raise ValueError(
-        f'{name} must be at least {smallest}{none}, and a whole number, got '
-        f'{value!r}; choose e.g. {max(smallest, 8)}.'
+        f'{name} must be {kind or f"at least {smallest}"}, got {value!r}; '
+        f'choose e.g. {max(smallest, 8)}{none}.'
       )
 
 
@@ -94,9 +95,9 @@ def check_seed(config: config_dict.ConfigDict) -> None:
 def check_number(
   config: config_dict.ConfigDict,
   name: str,
-  above: float | None = None,
-  least: float | None = None,
-  most: float | None = None,
+  above: float | int | None = None,
+  least: float | int | None = None,
+  most: float | int | None = None,
 ) -> None:
   """Refuses a field that is no number, or outside of a range.
 
@@ -118,9 +119,9 @@ def check_number(
 
 def number_problem(
   value: Any,
-  above: float | None = None,
-  least: float | None = None,
-  most: float | None = None,
+  above: float | int | None = None,
+  least: float | int | None = None,
+  most: float | int | None = None,
 ) -> str | None:
   """What a value must be and is not, in words; None for a good one."""
   if isinstance(value, bool) or not isinstance(value, int | float):
