@@ -13,6 +13,7 @@ import pytest
 from experiments import quickstart
 from experiments.pretrain import tiny
 from sparse_interp import main
+from sparse_interp.files import whole_file
 from tests.refusals import assert_one_line, assert_refused, content
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -250,10 +251,20 @@ def test_full_disk_ends_in_one_line(small_disk):
       json.loads(written[name].read_text())
 
 
-def test_full_disk_is_noticed_without_being_root(capfd, trained, tmp_path):
+def test_full_disk_is_noticed_without_being_root(
+  capfd, trained, tmp_path, monkeypatch
+):
   workdir = tmp_path / 'workdir'
   shutil.copytree(trained, workdir)
   (workdir / 'summary.json').unlink()
-  part = workdir / f'.metrics.jsonl.{os.getpid()}.part'
-  part.symlink_to('/dev/full')
+  part = whole_file.part_name('metrics.jsonl')
+  (workdir / part).symlink_to('/dev/full')
+  others = whole_file.part_name
+  monkeypatch.setattr(
+    whole_file,
+    'part_name',
+    lambda name: part if name == 'metrics.jsonl' else others(name),
+  )
+  # This one would be swept as what a killed run left.
+  monkeypatch.setattr(whole_file, 'whole_name', lambda name: None)
   assert_refused(capfd, short(), workdir, 'workdir must have room', 'is full')

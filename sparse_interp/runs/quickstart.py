@@ -1,5 +1,6 @@
 """The whole path in one run: text to model, circuits, numbers and a page."""
 
+import hashlib
 import pathlib
 import time
 from typing import Any
@@ -8,8 +9,10 @@ from ml_collections import config_dict
 
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import pose, pretrained, prune, table
-from sparse_interp.training import metrics, pretrain
+from sparse_interp.training import hosts, metrics, pretrain
 from sparse_interp.viewer.report import write_report
+
+_PHASE = 'quickstart'
 
 
 def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -26,21 +29,46 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: a field of the configuration is wrong.
   """
   prune.check(config)
-  summary = pretrain.pretrain(config, workdir)
-  begun = time.monotonic()
+  pretrain.check(config, workdir)
   report = pathlib.Path(workdir) / 'report.html'
-  if prune.is_complete(workdir) and report.exists():
-    metrics.say('quickstart', f'everything is done already in {workdir}')
-  else:
-    model = pretrained.load(workdir)
-    measured = pose.measure_tasks(config, model)
-    results = prune.find_circuits(config, model, measured, workdir)
-    # Training counts its own seconds, over interruptions too.
-    seconds = summary['wall_seconds'] + time.monotonic() - begun
-    summary = workdir_lib.add_to_summary(
-      workdir, {**results, 'wall_seconds': seconds}
-    )
-    write_report(workdir, str(report))
+  with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
+    summary = pretrain.pretrain(config, workdir)
+    if not hosts.leads():  # one finds the circuits
+      return summary
+    found = prune.is_complete(workdir)
+    if found and _digest(report) == summary.get('report_sha256'):
+      metrics.say(_PHASE, f'everything is done already in {workdir}')
+    else:
+      if not found:
+        summary = _find(config, workdir, summary, claim)
+      write_report(workdir, str(report))
+      summary = workdir_lib.add_to_summary(
+        workdir, {'report_sha256': _digest(report)}
+      )
   table.print_table(summary)
   print(f'report: {report}', flush=True)
   return summary
+
+
+def _find(
+  config: config_dict.ConfigDict,
+  workdir: str,
+  summary: dict[str, Any],
+  claim: workdir_lib.Claim,
+) -> dict[str, Any]:
+  begun = time.monotonic()
+  model = pretrained.load(workdir)
+  measured = pose.measure_tasks(config, model)
+  results = prune.find_circuits(config, model, measured, workdir, claim)
+  # Training counts its own seconds, over interruptions too.
+  seconds = summary['wall_seconds'] + time.monotonic() - begun
+  return workdir_lib.add_to_summary(
+    workdir, {**results, 'wall_seconds': seconds}
+  )
+
+
+def _digest(path: pathlib.Path) -> str | None:
+  """Hash of a file; None where there is none."""
+  return (
+    hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+  )

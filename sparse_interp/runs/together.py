@@ -4,6 +4,7 @@ Both ways are compiled before they are timed, and take turns.
 """
 
 import dataclasses
+import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from sparse_interp.circuits.pruning import optimize, optimize_together
 from sparse_interp.circuits.task_loss import Pairs
 from sparse_interp.interop import load
 from sparse_interp.runs.compiled_circuits import gate, record
-from sparse_interp.training import metrics
+from sparse_interp.training import metrics, ranges
 
 _PHASE = 'strength'
 
@@ -50,6 +51,30 @@ def time_cases(
     )
     metrics.say(_PHASE, line(name, results[name]))
   return results
+
+
+def check(config: config_dict.ConfigDict) -> None:
+  """Raises ValueError if a case cannot be timed; does no work."""
+  program = pathlib.Path(config.programs_directory) / 'reverse.npz'
+  if not program.is_file():
+    raise ValueError(
+      'programs_directory must hold reverse.npz, got '
+      f'{config.programs_directory} without it; correct the path.'
+    )
+  for name, case in config.together.items():
+    place = f'together.{name}'
+    if case.on not in ('model', 'program'):
+      raise ValueError(
+        f'{place}.on must be model or program, got {case.on!r}; choose one.'
+      )
+    least = dict.fromkeys(
+      (f'{place}.{field}' for field in ('batch_pairs', 'steps', 'repetitions')),
+      1,
+    )
+    ranges.check_whole(config, least)
+    asked = {**config.prune.to_dict(), **case.to_dict()}
+    del asked['on'], asked['repetitions']
+    PruneConfig(**asked)
 
 
 def time_together(

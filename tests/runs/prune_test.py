@@ -1,7 +1,9 @@
 import dataclasses
 import json
 import math
+import os
 import re
+import shutil
 
 import pytest
 
@@ -11,6 +13,8 @@ from experiments import strength as strength_experiment
 from sparse_interp import tasks
 from sparse_interp.circuits import sweep
 from sparse_interp.data.tokenizer import Tokenizer
+from sparse_interp.files import versions
+from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import pose, pretrained, prune, table
 from sparse_interp.viewer.drawing import circuit_svg
 from sparse_interp.viewer.report import write_report
@@ -254,3 +258,46 @@ def test_an_edge_circuit_is_found_reported_refused_elsewhere_and_drawn(
     assert content(workdir) == before
   with pytest.raises(ValueError, match='schema_version must be 1, got 7'):
     write_report(str(workdir), str(report))
+
+
+def test_circuits_that_are_lost_or_damaged_are_found_again(
+  config, tmp_path, capsys, monkeypatch
+):
+  workdir = tmp_path / 'w'
+  before = prune.prune(config, str(workdir))
+  assert before['versions'] == [
+    {
+      'phase': 'prune',
+      'from_task': 'with_as',
+      'versions': versions.current(),
+    }
+  ]
+  arrays = workdir / 'circuits' / 'with_as' / 'circuit.npz'
+  other = versions.current() | {'jax': '9.9'}
+  monkeypatch.setattr(versions, 'current', lambda: other)
+  # Nothing is found, so that nothing changes hands.
+  assert prune.prune(config, str(workdir))['versions'] == before['versions']
+  os.truncate(arrays, 100)
+  capsys.readouterr()
+  again = prune.prune(config, str(workdir))
+  assert f'found anew: circuit file {arrays}' in capsys.readouterr().out
+  assert again['tasks'] == before['tasks']
+  assert again['versions'][0]['versions'] == other
+  shutil.rmtree(workdir / 'circuits')
+  assert prune.prune(config, str(workdir))['tasks'] == before['tasks']
+  assert arrays.exists()
+
+
+def test_a_circuit_of_others_is_neither_taken_nor_replaced(config, tmp_path):
+  workdir = tmp_path / 'w'
+  with (
+    pytest.raises(KeyboardInterrupt),
+    workdir_lib.claimed(workdir, config.to_dict()),
+  ):
+    raise KeyboardInterrupt
+  path = workdir / 'circuits' / 'with_as' / 'circuit.npz'
+  path.parent.mkdir(parents=True)
+  path.write_text('mine')
+  with pytest.raises(ValueError, match=r'with_as/circuit\.npz, which no run'):
+    prune.prune(config, str(workdir))
+  assert path.read_text() == 'mine'
