@@ -78,7 +78,7 @@ def _pretrain(
   workdir_lib.claim(workdir, config.to_dict())
   manager = checkpoints.open_manager(workdir, config.train.keep_checkpoints)
   summary = workdir_lib.read_summary(workdir)
-  if 'nonzeros' in summary and manager.latest_step() == plan.updates:
+  if 'nonzeros' in summary and checkpoints.is_at(manager, plan.updates):
     metrics.say(_PHASE, f'done already: {plan.updates} steps in {workdir}')
     manager.close()
     return summary
@@ -135,6 +135,7 @@ def _pretrain(
     _check_same_text(hashes, progress['hashes'])
     train_batches.set_state(progress['batches'])
     losses, seconds = progress['losses'], progress['wall_seconds']
+    checkpoints.drop_surplus(manager, config.train.keep_checkpoints)
     metrics.say(_PHASE, f'continues from step {int(state.step)}')
 
   # ---- The loop. The host runs ahead and looks at numbers when a row is due.
@@ -298,13 +299,7 @@ def _finite(losses: Sequence[Any], step: int, manager: Any) -> list[float]:
   losses = [float(loss) for loss in jax.device_get(losses)]
   for i, loss in enumerate(losses):
     if not math.isfinite(loss):
-      manager.wait_until_finished()
-      good = manager.latest_step()
-      where = (
-        'there is no checkpoint yet'
-        if good is None
-        else f'the last good checkpoint is {manager.directory / str(good)}'
-      )
+      where = checkpoints.last_good(manager)
       manager.close()
       raise ValueError(
         f'train_loss must be finite, got {loss} at step '
