@@ -43,6 +43,7 @@ import hashlib
 import json
 import os
 import pathlib
+import weakref
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -179,15 +180,31 @@ def parts_of_circuit(circuit: Circuit, index: EdgeIndex) -> Parts:
 
 
 def hash_params(params: dict) -> str:
-  """Hash of names, shapes, dtypes and values of all parameters."""
+  """Hash of names, shapes, dtypes and values of all parameters.
+
+  That of arrays that cannot change is remembered while they live.
+  """
   digest = hashlib.sha256()
   leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+  key = tuple((jax.tree_util.keystr(path), id(leaf)) for path, leaf in leaves)
+  if (known := _hashes.get(key)) and all(ref() is not None for ref in known[1]):
+    return known[0]
   for path, leaf in leaves:
     array = np.ascontiguousarray(leaf)
     name = jax.tree_util.keystr(path)
     digest.update(f'{name} {array.shape} {array.dtype}'.encode())
     digest.update(array.tobytes())
-  return digest.hexdigest()[:16]
+  found = digest.hexdigest()[:16]
+  if all(isinstance(leaf, jax.Array) for _, leaf in leaves):
+    _hashes[key] = found, [weakref.ref(leaf) for _, leaf in leaves]
+    while len(_hashes) > _REMEMBERED:
+      del _hashes[next(iter(_hashes))]
+  return found
+
+
+# {names and identities of arrays: (their hash, references to them)}.
+_hashes: dict[tuple, tuple[str, list[weakref.ref]]] = {}
+_REMEMBERED = 64
 
 
 def save(circuit: Circuit, directory: str | os.PathLike) -> None:

@@ -20,13 +20,13 @@ from ml_collections import config_dict
 
 from sparse_interp.circuits.circuit import hash_params
 from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.files import whole_file
+from sparse_interp.files import model_files, whole_file
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.interop import remote, source
 from sparse_interp.models import GPTConfig
 from sparse_interp.runs import imported_text, parity
 from sparse_interp.sparsity import statistics
-from sparse_interp.training import checkpoints, metrics, pretrain, sharding
+from sparse_interp.training import checkpoints, metrics, sharding
 
 _PHASE = 'import'
 
@@ -55,7 +55,11 @@ def import_model(
   if (pathlib.Path(workdir) / 'config.json').exists():
     workdir_lib.claim(workdir, config.to_dict())
     summary = workdir_lib.read_summary(workdir)
-    if 'imported' in summary:
+    if (
+      model_files.is_whole(workdir)
+      and checkpoints.latest_step(workdir) is not None
+      and 'imported' in summary
+    ):
       _check_unchanged(config, summary['imported']['sha256'])
       metrics.say(_PHASE, f'done already: {workdir}')
       _print(summary)
@@ -188,16 +192,14 @@ def _write(config: config_dict.ConfigDict, workdir: str, read: _Read) -> None:
   workdir_lib.claim(workdir, config.to_dict())
   directory = pathlib.Path(workdir)
   if read.tokenizer is not None:
-    read.tokenizer.save(directory / 'tokenizer.json')
+    read.tokenizer.save(directory / model_files.TOKENIZER)
     with (
-      whole_file.writing(directory / pretrain.SAMPLE) as part,
+      whole_file.writing(directory / model_files.SAMPLE) as part,
       part.open('wb') as file,
     ):
       np.save(file, read.windows)
   checkpoints.save_params(workdir, read.params)
-  workdir_lib.write_json(
-    directory / 'model.json', dataclasses.asdict(read.config)
-  )
+  model_files.write(workdir, dataclasses.asdict(read.config))
 
 
 def _entries(config: config_dict.ConfigDict, read: _Read) -> dict[str, Any]:

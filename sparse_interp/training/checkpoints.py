@@ -16,8 +16,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from sparse_interp.files import sealed
-from sparse_interp.training import fingerprint
+from sparse_interp.training import record as record_lib
 from sparse_interp.training.state import TrainState
 
 _DIRECTORY = 'checkpoints'
@@ -52,21 +51,19 @@ def save(manager: Any, state: TrainState, progress: dict[str, Any]) -> None:
     ValueError: a tensor holds an entry that is not finite. Nothing is written.
   """
   step = int(state.step)
-  arrays, broken = fingerprint.look(state)
+  record, broken = record_lib.make(step, state, progress)
   if broken:
     raise ValueError(
       f'{broken[0]} must be finite to be saved, got an entry that is not at '
-      f'step {step}{_and_more(broken)}; {last_good(manager)}; lower '
+      f'step {step}{record_lib.and_more(broken)}; {last_good(manager)}; lower '
       'optimizer.learning_rate in another workdir.'
     )
-  record = {'step': step, 'arrays': arrays, 'progress': progress}
   manager.save(
     step,
     args=ocp.args.Composite(
       params=ocp.args.StandardSave(state.params),
       opt_state=ocp.args.StandardSave(state.opt_state),
-      # A copy: the loop goes on with the same lists.
-      progress=ocp.args.JsonSave(sealed.seal(record)),
+      progress=ocp.args.JsonSave(record),
     ),
   )
 
@@ -90,13 +87,12 @@ def save_params(workdir: str | pathlib.Path, params: dict[str, Any]) -> None:
   Raises:
     ValueError: a tensor holds an entry that is not finite.
   """
-  arrays, broken = fingerprint.look({'params': params})
+  record, broken = record_lib.make(0, {'params': params}, {})
   if broken:
     raise ValueError(
       f'{broken[0]} of the model must be finite, got an entry that is '
-      f'not{_and_more(broken)}; get the model again.'
+      f'not{record_lib.and_more(broken)}; get the model again.'
     )
-  record = {'step': 0, 'arrays': arrays, 'progress': {}}
   manager = open_manager(workdir, keep=1)
   if 0 in manager.all_steps():
     manager.delete(0)
@@ -104,7 +100,7 @@ def save_params(workdir: str | pathlib.Path, params: dict[str, Any]) -> None:
     0,
     args=ocp.args.Composite(
       params=ocp.args.StandardSave(params),
-      progress=ocp.args.JsonSave(sealed.seal(record)),
+      progress=ocp.args.JsonSave(record),
     ),
   )
   manager.wait_until_finished()
@@ -175,6 +171,17 @@ def drop_surplus(manager: Any, keep: int) -> None:
     manager.delete(step)
 
 
+def latest_step(workdir: str | pathlib.Path) -> int | None:
+  """Number of the latest checkpoint; None without any."""
+  return max(_steps(workdir)[1], default=None)
+
+
+def _steps(workdir: str | pathlib.Path) -> tuple[pathlib.Path, list[int]]:
+  directory = pathlib.Path(workdir).resolve() / _DIRECTORY
+  steps = ocp.utils.checkpoint_steps(directory) if directory.is_dir() else []
+  return directory, steps
+
+
 def load_params(
   workdir: str | pathlib.Path, step: int | None = None
 ) -> dict[str, Any]:
@@ -191,8 +198,7 @@ def load_params(
     ValueError: there is no such checkpoint, it is damaged, or it stands under
       the number of another step.
   """
-  directory = pathlib.Path(workdir).resolve() / _DIRECTORY
-  steps = ocp.utils.checkpoint_steps(directory) if directory.is_dir() else []
+  directory, steps = _steps(workdir)
   step = max(steps, default=None) if step is None else step
   if step is None or step not in steps:
     raise ValueError(
@@ -202,7 +208,7 @@ def load_params(
   path = directory / str(step)
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   try:
-    expected = _of_params(_record(path)['arrays'])
+    expected = record_lib.of_params(_record(path))
     target = _tree(
       {
         name: jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=device)
@@ -211,7 +217,7 @@ def load_params(
     )
     with ocp.StandardCheckpointer() as checkpointer:
       params = checkpointer.restore(path / 'params', target['params'])
-    _compare({'params': params}, expected)
+    record_lib.compare({'params': params}, expected)
     return params
   except Exception as error:  # orbax raises nearly everything
     raise _refusal(
@@ -219,21 +225,10 @@ def load_params(
     ) from error
 
 
-class _OtherStepError(ValueError):
-  """A checkpoint under a number that is not its own."""
-
-
 def _record(path: Any) -> dict[str, Any]:
-  """What a checkpoint says of itself, checked: step, arrays, progress."""
+  """The record of the checkpoint in a directory."""
   file = pathlib.Path(path) / 'progress' / 'metadata'
-  record = sealed.unseal(file.read_bytes())
-  if str(record['step']) != path.name:
-    raise _OtherStepError(f'step {record["step"]} inside')
-  return record
-
-
-def _of_params(arrays: Mapping[str, Any]) -> dict[str, Any]:
-  return {n: found for n, found in arrays.items() if n.startswith('params/')}
+  return record_lib.read(file, int(path.name))
 
 
 def _tree(named: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,13 +243,6 @@ def _tree(named: Mapping[str, Any]) -> dict[str, Any]:
   return tree
 
 
-def _compare(tree: Any, expected: Mapping[str, Any]) -> None:
-  """Raises ValueError unless arrays are those that were saved."""
-  found, _ = fingerprint.look(tree)
-  if names := fingerprint.differing(found, expected):
-    raise ValueError(f'other numbers in {names[0]}{_and_more(names)}')
-
-
 def _read(
   manager: Any, step: int, abstract_state: Any
 ) -> tuple[TrainState, dict[str, Any]]:
@@ -267,9 +255,11 @@ def _read(
     ),
   )
   state = TrainState(items.params, items.opt_state)
-  _compare(state, record['arrays'])
+  record_lib.compare(state, record['arrays'])
   if int(state.step) != step:
-    raise _OtherStepError(f'an optimizer at step {int(state.step)} inside')
+    raise record_lib.OtherStepError(
+      f'an optimizer at step {int(state.step)} inside'
+    )
   return state, record['progress']
 
 
@@ -282,7 +272,7 @@ def _is_good(manager: Any, step: int, abstract_state: Any) -> bool:
 
 
 def _refusal(path: Any, error: Exception, remedy: str) -> ValueError:
-  if isinstance(error, _OtherStepError):
+  if isinstance(error, record_lib.OtherStepError):
     return ValueError(
       f'checkpoint must be under the number of its step, got {path} with '
       f'{error}; {remedy}.'
@@ -291,10 +281,6 @@ def _refusal(path: Any, error: Exception, remedy: str) -> ValueError:
     f'checkpoint must be complete and as it was written, got a damaged {path} '
     f'({_gist(error)}); {remedy}.'
   )
-
-
-def _and_more(names: list[str]) -> str:
-  return f' and in {len(names) - 1} more' if len(names) > 1 else ''
 
 
 def _gist(error: Exception) -> str:

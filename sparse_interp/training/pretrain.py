@@ -8,7 +8,6 @@ interrupted (on the same devices).
 
 import contextlib
 import dataclasses
-import json
 import math
 import pathlib
 import signal
@@ -24,7 +23,7 @@ from jax.experimental import multihost_utils
 from ml_collections import config_dict
 
 from sparse_interp.data import batches as batches_lib
-from sparse_interp.files import whole_file
+from sparse_interp.files import model_files, whole_file
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.sparsity import statistics
@@ -37,8 +36,7 @@ from sparse_interp.training import text as text_lib
 
 _PHASE = 'pretrain'
 
-# Windows of training text that later stages average activations over.
-SAMPLE = 'pretraining_sample.npy'
+SAMPLE = model_files.SAMPLE
 _SAMPLE_TOKENS = 65_536
 
 
@@ -78,7 +76,11 @@ def _pretrain(
   workdir_lib.claim(workdir, config.to_dict())
   manager = checkpoints.open_manager(workdir, config.train.keep_checkpoints)
   summary = workdir_lib.read_summary(workdir)
-  if 'nonzeros' in summary and checkpoints.is_at(manager, plan.updates):
+  if (
+    model_files.is_whole(workdir)
+    and 'nonzeros' in summary
+    and checkpoints.is_at(manager, plan.updates)
+  ):
     metrics.say(_PHASE, f'done already: {plan.updates} steps in {workdir}')
     manager.close()
     return summary
@@ -93,10 +95,8 @@ def _pretrain(
     if manager.latest_step() is None:
       workdir_lib.release(workdir)
     raise
-  workdir_lib.write_json(
-    pathlib.Path(workdir) / 'model.json', dataclasses.asdict(plan.model)
-  )
   _save_sample(config, text, workdir)
+  model_files.write(workdir, dataclasses.asdict(plan.model))
 
   # ---- Model and optimizer; the state is born on the devices it lives on.
   model = GPT(plan.model, plan.products)
@@ -199,17 +199,19 @@ def load_model(workdir: str | pathlib.Path) -> tuple[GPTConfig, dict[str, Any]]:
   """Reads (architecture, parameters) of a workdir, for the stages after.
 
   Raises:
-    ValueError: nothing was pretrained there, or a checkpoint is damaged.
+    ValueError: nothing was pretrained there, or a file is damaged or of
+      another version.
   """
-  path = pathlib.Path(workdir) / 'model.json'
-  if not path.exists():
+  fields = model_files.read(workdir)
+  try:
+    fields['activation_sites'] = tuple(fields['activation_sites'])
+    config = GPTConfig(**fields)
+  except (KeyError, TypeError) as error:
     raise ValueError(
-      f'workdir must hold a pretrained model, got no {path}; run a pretrain '
-      'configuration in this workdir first.'
-    )
-  fields = json.loads(path.read_text())
-  fields['activation_sites'] = tuple(fields['activation_sites'])
-  return GPTConfig(**fields), checkpoints.load_params(workdir)
+      f'{pathlib.Path(workdir) / model_files.MODEL} must have the fields of a '
+      f'model, got {error}; read it with the version that wrote it.'
+    ) from error
+  return config, checkpoints.load_params(workdir)
 
 
 def _prepare_text(
@@ -260,7 +262,7 @@ def _save_sample(
 ) -> None:
   """Writes the first windows of the training order, in one step."""
   path = pathlib.Path(workdir) / SAMPLE
-  if jax.process_index() != 0 or path.exists():
+  if jax.process_index() != 0 or model_files.vouches(workdir, SAMPLE):
     return
   data = config.data
   batches = iter(
