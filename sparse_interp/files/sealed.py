@@ -34,8 +34,14 @@ def seal(value: Mapping[str, Any]) -> dict[str, Any]:
   return {**value, SEAL: seal_of(value)}
 
 
-def unseal(text: bytes) -> dict[str, Any]:
+def unseal(text: bytes, optional: bool = False) -> dict[str, Any]:
   """Reads a sealed JSON object, without its seal.
+
+  Args:
+    text: of the file.
+    optional: whether an object without a seal will do, too: one that somebody
+      wrote by hand. A bit that flips in the name of the seal leaves all else as
+      it was.
 
   Raises:
     ValueError: it is not what was sealed; the message says what it is, as an
@@ -46,7 +52,11 @@ def unseal(text: bytes) -> dict[str, Any]:
   except (ValueError, RecursionError) as error:
     what = ' '.join(str(error).split())
     raise ValueError(f'what is no JSON ({what})') from error
-  found = value.get(SEAL) if isinstance(value, dict) else None
+  if not isinstance(value, dict):
+    raise ValueError(f'{type(value).__name__} instead of an object')
+  found = value.get(SEAL)
+  if found is None and optional:
+    return value
   if found is None:
     raise ValueError(f'no {SEAL} (an earlier version wrote none)')
   if found != seal_of(value):
