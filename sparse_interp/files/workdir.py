@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import sparse_interp
-from sparse_interp.files import whole_file
+from sparse_interp.files import sealed, whole_file
 
 
 def write_json(path: str | pathlib.Path, value: Any) -> None:
@@ -98,17 +98,26 @@ def _first_difference(
 
 
 def read_summary(workdir: str | pathlib.Path) -> dict[str, Any]:
-  """Reads summary.json; empty if there is none."""
+  """Reads summary.json; empty if there is none.
+
+  Raises:
+    ValueError: it is damaged.
+  """
   path = pathlib.Path(workdir) / 'summary.json'
-  return json.loads(path.read_text()) if path.exists() else {}
+  remedy = 'delete it and run again, which makes it anew'
+  return sealed.read_json(path, remedy) if path.exists() else {}
 
 
 def add_to_summary(
   workdir: str | pathlib.Path, entries: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Sets top-level entries of summary.json, keeps the others, returns all."""
-  summary = read_summary(workdir) | dict(entries)
-  write_json(pathlib.Path(workdir) / 'summary.json', summary)
+  """Sets top-level entries of summary.json, keeps the others, returns all.
+
+  Raises:
+    ValueError: the one that is there is damaged.
+  """
+  summary = read_summary(workdir) | json.loads(json.dumps(entries))
+  sealed.write_json(pathlib.Path(workdir) / 'summary.json', summary)
   return summary
 
 

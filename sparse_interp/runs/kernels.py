@@ -54,7 +54,6 @@ def kernels(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     cases,
     pathlib.Path(workdir),
     {'date': facts['date']},
-    workdir_lib.write_json,
     lambda text: metrics.say(_PHASE, text),
     config.repetitions,
     config.seconds,

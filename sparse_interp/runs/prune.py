@@ -9,7 +9,6 @@ on with the next task.
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Mapping
@@ -305,5 +304,4 @@ def missed_bounds(
 
 def is_complete(workdir: str | pathlib.Path) -> bool:
   """Whether find_circuits has finished in this workdir."""
-  path = pathlib.Path(workdir) / 'summary.json'
-  return path.exists() and 'learned_tasks' in json.loads(path.read_text())
+  return 'learned_tasks' in workdir_lib.read_summary(workdir)

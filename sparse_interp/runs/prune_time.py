@@ -9,7 +9,6 @@ rounding now and then.
 """
 
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from sparse_interp.benchmarks.case import error_of
 from sparse_interp.circuits import gated_model, pruning
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.files import sealed
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig, frozen
 from sparse_interp.models.sites import constant_sites
@@ -77,8 +77,8 @@ def prune_time(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
         metrics.say(_PHASE, 'budget spent; the same command goes on')
         break
       path.parent.mkdir(exist_ok=True)
-      workdir_lib.write_json(path, _at_density(config, model, density))
-    rows.append(json.loads(path.read_text()))
+      sealed.write_json(path, _at_density(config, model, density))
+    rows.append(sealed.read_json(path, 'delete it and run again'))
     metrics.say(_PHASE, f'{i + 1}/{len(config.densities)} {_line(rows[-1])}')
   result = {'about': facts, 'config': config.to_dict(), 'densities': rows}
   workdir_lib.write_json(pathlib.Path(workdir) / 'prune_time.json', result)

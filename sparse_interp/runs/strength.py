@@ -12,7 +12,6 @@ the same number of trials, and made into circuits by the same search:
 Circuits are counted in edges and measured on test pairs.
 """
 
-import json
 import pathlib
 import time
 from typing import Any
@@ -36,6 +35,7 @@ from sparse_interp.circuits.parts import parts_of
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.search import search
 from sparse_interp.circuits.task_loss import Pairs, make_pairs
+from sparse_interp.files import sealed
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import (
   agreement,
@@ -131,7 +131,7 @@ def compare(
   """All methods on one task; the result is kept in tasks/<name>.json."""
   path = workdir / 'tasks' / f'{name}.json'
   if path.exists():
-    return json.loads(path.read_text())
+    return sealed.read_json(path, 'delete it and run again')
   progress = table.progress(_PHASE, name)
   result = {'trials': config.trials, 'circuits': {}, 'search': {}, 'curves': {}}
   try:
@@ -174,9 +174,8 @@ def compare(
     result['curves']['attribution'] = _curve(config, model, ranking, data, base)
   except from_ranking.Unprunable as error:
     result = {'not_pruned': str(error)}
-  path.parent.mkdir(parents=True, exist_ok=True)
-  workdir_lib.write_json(path, result)
-  return result
+  sealed.write_json(path, result)
+  return sealed.read_json(path, 'run again')
 
 
 def measure(

@@ -38,8 +38,6 @@ def open_manager(workdir: str | pathlib.Path, keep: int) -> Any:
       max_to_keep=keep,
       create=True,
       enable_async_checkpointing=True,
-      # What a killed run was writing.
-      cleanup_tmp_directories=True,
     ),
   )
 
@@ -113,14 +111,24 @@ def is_at(manager: Any, step: int) -> bool:
   Raises:
     ValueError: it is damaged, or stands under the number of another step.
   """
-  latest = manager.latest_step()
-  if latest is not None:
-    path = manager.directory / str(latest)
-    try:
-      _record(path)
-    except ValueError as error:
-      raise _refusal(path, error, 'delete it and run again') from error
-  return latest == step
+  latest_progress(manager)
+  return manager.latest_step() == step
+
+
+def latest_progress(manager: Any) -> dict[str, Any] | None:
+  """What the latest checkpoint knows of the host; None without one.
+
+  Raises:
+    ValueError: it is damaged, or stands under the number of another step.
+  """
+  step = manager.latest_step()
+  if step is None:
+    return None
+  path = manager.directory / str(step)
+  try:
+    return _record(path)['progress']
+  except Exception as error:
+    raise _refusal(path, error, 'delete it and run again') from error
 
 
 def restore(

@@ -160,6 +160,8 @@ def _pretrain(
     if row_due:
       numbers = numbers | {'train_loss': np.mean(losses)}
       row = measure.row(step, numbers, state.params, eval_due)
+      for name, value in row.items():
+        _check_finite(name, value, step, manager)
       speed, left = clock.lap(step, total)
       writer.write(row | {'tokens_per_second': speed})
       loss = row['train_loss']
@@ -300,15 +302,19 @@ def _finite(losses: Sequence[Any], step: int, manager: Any) -> list[float]:
   """
   losses = [float(loss) for loss in jax.device_get(losses)]
   for i, loss in enumerate(losses):
-    if not math.isfinite(loss):
-      where = checkpoints.last_good(manager)
-      manager.close()
-      raise ValueError(
-        f'train_loss must be finite, got {loss} at step '
-        f'{step - len(losses) + i + 1}; {where}; lower '
-        'optimizer.learning_rate in another workdir.'
-      )
+    _check_finite('train_loss', loss, step - len(losses) + i + 1, manager)
   return losses
+
+
+def _check_finite(name: str, value: float, step: int, manager: Any) -> None:
+  """Raises ValueError if a number of the run is not finite."""
+  if not math.isfinite(value):
+    where = checkpoints.last_good(manager)
+    manager.close()
+    raise ValueError(
+      f'{name} must be finite, got {value} at step {step}; {where}; lower '
+      'optimizer.learning_rate in another workdir.'
+    )
 
 
 def _nonzeros(params: Any, plan: plan_lib.Plan) -> dict[str, dict[str, int]]:
