@@ -8,6 +8,7 @@ import itertools
 import math
 import os
 import pathlib
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -127,15 +128,30 @@ def _check_finite(document, require):
 
 
 def _config(fields, path):
-  fields = dict(fields)
   try:
-    fields['activation_sites'] = tuple(fields['activation_sites'])
-    return GPTConfig(**fields)
+    for name, hint in typing.get_type_hints(GPTConfig).items():
+      if name in fields and name != 'activation_sites':
+        _check_kind(f'model.{name}', fields[name], hint)
+    sites = fields['activation_sites']
+    if not isinstance(sites, list) or not all(
+      isinstance(s, str) for s in sites
+    ):
+      raise TypeError(f'model.activation_sites = {short(sites)}')
+    return GPTConfig(**{**fields, 'activation_sites': tuple(sites)})
   except (KeyError, TypeError, ValueError, OverflowError) as error:
-    text = ' '.join(str(error).split())
+    text = ' '.join(str(error).split())[:160]
     raise circuit_files.wrong(
-      path, f'must have a model that can be as model, got this: {text}'
+      path, f'must have a model that can be, got this: {text}'
     ) from None
+
+
+def _check_kind(place, value, hint):
+  """Raises TypeError unless a value is of a kind such as int | None."""
+  kinds = typing.get_args(hint) or (hint,)
+  if float in kinds:
+    kinds += (int,)
+  if isinstance(value, bool) != (bool in kinds) or not isinstance(value, kinds):
+    raise TypeError(f'{place} = {short(value)}')
 
 
 def _check_sites(document, config, require):
