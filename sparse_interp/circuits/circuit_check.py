@@ -133,9 +133,7 @@ def _config(fields, path):
       if name in fields and name != 'activation_sites':
         _check_kind(f'model.{name}', fields[name], hint)
     sites = fields['activation_sites']
-    if not isinstance(sites, list) or not all(
-      isinstance(s, str) for s in sites
-    ):
+    if not isinstance(sites, list) or {type(s) for s in sites} - {str}:
       raise TypeError(f'model.activation_sites = {short(sites)}')
     return GPTConfig(**{**fields, 'activation_sites': tuple(sites)})
   except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -115,9 +115,13 @@ EDGES = 'source_site', 'source', 'target_site', 'target'
     (replace('sites|2|1', 17), r"sites with \['0\.attn\.k', 16\], got"),
     (replace('sites', []), 'as many sites as a model of 2 layers, got 0'),
     (replace('model|n_layer', 10**9), 'as many sites as a model of 1000000000'),
-    (replace('model|n_layer', 'x'), 'a model that can be'),
+    (replace('model|n_layer', 'x'), "can be, got this: model.n_layer = 'x'"),
+    (replace('model|n_layer', 2.0), r'got this: model\.n_layer = 2\.0'),
+    (replace('model|causal', 1), r'got this: model\.causal = 1'),
+    (replace('model|d_mlp', True), r'got this: model\.d_mlp = True'),
+    (replace('model|activation_sites', 'ab'), r"activation_sites = 'ab'"),
     (replace('model|bogus', 1), 'a model that can be'),
-    (replace('model|d_head', -4), 'a model that can be'),
+    (replace('model|d_head', -4), 'got this: model.d_head must be a positive'),
     (replace('gates', 'neurons'), "gates nodes or edges, got 'neurons'"),
     (replace('calibration|scale', NAN), 'calibration.scale finite, got nan'),
     (replace('calibration|scale', '1'), 'calibration.scale as a number, got'),
@@ -128,7 +132,7 @@ EDGES = 'source_site', 'source', 'target_site', 'target'
     (replace('history|step', [1, 'x']), 'history.step as numbers, got'),
     (
       replace('examples|0|probability', 2),
-      r'examples\[0\].probability in \[0,',
+      r'\[0\].probability in \[0,',
     ),
     (replace('examples|0|pieces', 'ab'), 'pieces as a list of texts, got'),
     (replace('examples|0', 1), r'examples\[0\] as an object, got 1'),
@@ -139,7 +143,7 @@ EDGES = 'source_site', 'source', 'target_site', 'target'
     (drop_field('provenance'), "every field, got none named 'provenance'"),
     (
       drop('mean/0.attn.q'),
-      "every array that it needs, got no 'mean/0.attn.q'",
+      "that it needs, got no 'mean/0.attn.q'",
     ),
     (drop('activation/final_resid'), "got no 'activation/final_resid'"),
     (drop('edges/weight'), "got no 'edges/weight'"),
@@ -192,7 +196,7 @@ def test_nesting_without_end_is_refused(by_hand):
   for depth in (60, 100_000):
     deep = '[' * depth + ']' * depth
     path.write_text(text[:-1] + f', "metrics": {{"x": {deep}}}}}')
-    with pytest.raises(ValueError, match='nested less than 50|must be whole'):
+    with pytest.raises(ValueError, match=r'nested less than 50|must be whole'):
       circuit_lib.load(directory)
 
 
