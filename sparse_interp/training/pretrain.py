@@ -306,7 +306,9 @@ def _finite(losses: Sequence[Any], step: int, manager: Any) -> list[float]:
   return losses
 
 
-def _check_finite(name: str, value: float, step: int, manager: Any) -> None:
+def _check_finite(
+  name: str, value: float | int, step: int, manager: Any
+) -> None:
   """Raises ValueError if a number of the run is not finite."""
   if not math.isfinite(value):
     where = checkpoints.last_good(manager)

@@ -11,6 +11,7 @@ from experiments import quickstart as experiment
 from experiments import strength as strength_experiment
 from sparse_interp import main
 from sparse_interp.circuits import circuit as circuit_lib
+from sparse_interp.files import sealed
 from sparse_interp.runs import strength_summary
 
 pytestmark = pytest.mark.slow
@@ -108,7 +109,7 @@ def test_circuits_of_another_model_are_refused(workdir, tmp_path):
   path = copy / 'circuits' / name / 'circuit.json'
   stored = json.loads(path.read_text())
   stored['provenance']['params_hash'] = '0' * 64
-  path.write_text(json.dumps(stored))
+  sealed.write_json(path, stored)
   (copy / 'report.html').unlink()
   with pytest.raises(ValueError, match='must hold circuits of this model'):
     main.run(experiment.get_config('tiny'), str(copy))
