@@ -63,9 +63,10 @@ def checked(workdir: str | pathlib.Path, name: str) -> pathlib.Path:
   path = pathlib.Path(workdir) / name
   expected = _read(workdir)[_FILES].get(name)
   if expected is None or not path.exists():
+    tokenizer = '' if expected else ', with a tokenizer'
     raise ValueError(
       f'workdir must hold {name}, got {workdir} without it; run again what '
-      'made the model, with a tokenizer.'
+      f'made the model{tokenizer}.'
     )
   found = _sha256(path)
   if found != expected:
@@ -76,11 +77,16 @@ def checked(workdir: str | pathlib.Path, name: str) -> pathlib.Path:
   return path
 
 
+def lists(workdir: str | pathlib.Path, name: str) -> bool:
+  """Whether model.json, which must be there, names a file."""
+  return name in _read(workdir)[_FILES]
+
+
 def vouches(workdir: str | pathlib.Path, name: str) -> bool:
   """Whether a file is there that model.json names; another is made anew."""
   workdir = pathlib.Path(workdir)
   there = (workdir / MODEL).exists() and (workdir / name).exists()
-  return there and name in _read(workdir)[_FILES]
+  return there and lists(workdir, name)
 
 
 def is_whole(workdir: str | pathlib.Path) -> bool:

@@ -47,7 +47,7 @@ def load(workdir: str | pathlib.Path) -> Model:
   """
   workdir = pathlib.Path(workdir)
   config, params = pretrain.load_model(workdir)
-  if not (workdir / model_files.SAMPLE).exists():
+  if not model_files.lists(workdir, model_files.SAMPLE):
     raise ValueError(
       f'model_workdir must hold text as {model_files.SAMPLE}, which means of '
       f'removed nodes are measured on, got {workdir} without it; import the '

@@ -41,6 +41,8 @@ def test_a_file_that_changed_is_refused(workdir, name):
   (workdir / name).unlink()
   assert not model_files.is_whole(workdir)
   assert not model_files.vouches(workdir, name)
+  with pytest.raises(ValueError, match=r'run again what made the model\.'):
+    model_files.checked(workdir, name)
 
 
 def test_swapped_merges_are_refused(workdir):
