@@ -20,7 +20,7 @@ from ml_collections import config_dict
 
 from sparse_interp.circuits.circuit import hash_params
 from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.files import versions, whole_file
+from sparse_interp.files import model_files, versions, whole_file
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.interop import remote, source
 from sparse_interp.models import GPTConfig
@@ -30,7 +30,6 @@ from sparse_interp.training import (
   checkpoints,
   hosts,
   metrics,
-  pretrain,
   ranges,
   sharding,
 )
@@ -82,12 +81,11 @@ def import_model(
 
 def _is_complete(workdir: str, summary: dict[str, Any]) -> bool:
   """Whether all that was imported is there."""
-  if 'imported' not in summary:
-    return False
-  names = ['model.json', 'checkpoints/0']
-  if summary['tokenizer_hash'] is not None:
-    names += ['tokenizer.json', pretrain.SAMPLE]
-  return all((pathlib.Path(workdir) / name).exists() for name in names)
+  return (
+    model_files.is_whole(workdir)
+    and checkpoints.latest_step(workdir) is not None
+    and 'imported' in summary
+  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -224,18 +222,16 @@ def _notes() -> Iterator[list[str]]:
 def _write(workdir: str, read: _Read, claim: workdir_lib.Claim) -> None:
   directory = pathlib.Path(workdir)
   if read.tokenizer is not None:
-    read.tokenizer.save(directory / 'tokenizer.json')
+    read.tokenizer.save(directory / model_files.TOKENIZER)
     with (
-      whole_file.writing(directory / pretrain.SAMPLE) as part,
+      whole_file.writing(directory / model_files.SAMPLE) as part,
       part.open('wb') as file,
     ):
       np.save(file, read.windows)
   claim.record('checkpoints', directory=True)
   claim.settle()
   checkpoints.save_params(workdir, read.params)
-  workdir_lib.write_json(
-    directory / 'model.json', dataclasses.asdict(read.config)
-  )
+  model_files.write(workdir, dataclasses.asdict(read.config))
 
 
 def _entries(config: config_dict.ConfigDict, read: _Read) -> dict[str, Any]:

@@ -8,7 +8,6 @@ interrupted (on the same devices).
 
 import contextlib
 import dataclasses
-import json
 import math
 import pathlib
 import signal
@@ -25,7 +24,7 @@ from ml_collections import config_dict
 
 from sparse_interp.data import batches as batches_lib
 from sparse_interp.data import corpora
-from sparse_interp.files import versions, whole_file
+from sparse_interp.files import model_files, versions, whole_file
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.sparsity import statistics
@@ -38,8 +37,6 @@ from sparse_interp.training import text as text_lib
 
 _PHASE = 'pretrain'
 
-# Windows of training text that later stages average activations over.
-SAMPLE = 'pretraining_sample.npy'
 _SAMPLE_TOKENS = 65_536
 
 
@@ -113,10 +110,8 @@ def _pretrain(
   text = hosts.leader_first(lambda: _prepare_text(config, workdir))
   train_batches, validation = _make_batches(config, text)
   if hosts.leads():
-    workdir_lib.write_json(
-      pathlib.Path(workdir) / 'model.json', dataclasses.asdict(plan.model)
-    )
-  _save_sample(config, text, workdir)
+    _save_sample(config, text, workdir)
+    model_files.write(workdir, dataclasses.asdict(plan.model))
 
   # ---- Model and optimizer; the state is born on the devices it lives on.
   model = GPT(plan.model, plan.products)
@@ -156,6 +151,7 @@ def _pretrain(
     train_batches.set_state(progress['batches'])
     losses, seconds = progress['losses'], progress['wall_seconds']
     rows, history = progress['rows'], progress['versions']
+    checkpoints.drop_surplus(manager, config.train.keep_checkpoints)
     metrics.say(_PHASE, f'continues from step {int(state.step)}')
 
   # ---- The loop. The host runs ahead and looks at numbers when a row is due.
@@ -184,6 +180,8 @@ def _pretrain(
     if row_due:
       numbers = numbers | {'train_loss': np.mean(losses)}
       row = measure.row(step, numbers, state, eval_due)
+      for name, value in row.items():
+        _check_finite(name, value, step, manager)
       speed, left = clock.lap(step, total)
       writer.write(row | {'tokens_per_second': speed})
       loss = row['train_loss']
@@ -232,11 +230,10 @@ def _is_complete(
   Raises:
     ValueError: it is, but the rows of metrics are not those of the run.
   """
-  files = ('model.json', 'tokenizer.json', SAMPLE)
-  if (
-    'nonzeros' not in summary
-    or manager.latest_step() != plan.updates
-    or not all((pathlib.Path(workdir) / name).exists() for name in files)
+  if not (
+    model_files.is_whole(workdir)
+    and 'nonzeros' in summary
+    and checkpoints.is_at(manager, plan.updates)
   ):
     return False
   if hosts.leads():
@@ -258,17 +255,19 @@ def load_model(workdir: str | pathlib.Path) -> tuple[GPTConfig, dict[str, Any]]:
   """Reads (architecture, parameters) of a workdir, for the stages after.
 
   Raises:
-    ValueError: nothing was pretrained there, or a checkpoint is damaged.
+    ValueError: nothing was pretrained there, or a file is damaged or of
+      another version.
   """
-  path = pathlib.Path(workdir) / 'model.json'
-  if not path.exists():
+  fields = model_files.read(workdir)
+  try:
+    fields['activation_sites'] = tuple(fields['activation_sites'])
+    config = GPTConfig(**fields)
+  except (KeyError, TypeError) as error:
     raise ValueError(
-      f'workdir must hold a pretrained model, got no {path}; run a pretrain '
-      'configuration in this workdir first.'
-    )
-  fields = json.loads(path.read_text())
-  fields['activation_sites'] = tuple(fields['activation_sites'])
-  return GPTConfig(**fields), checkpoints.load_params(workdir)
+      f'{pathlib.Path(workdir) / model_files.MODEL} must have the fields of a '
+      f'model, got {error}; read it with the version that wrote it.'
+    ) from error
+  return config, checkpoints.load_params(workdir)
 
 
 def _prepare_text(
@@ -318,8 +317,8 @@ def _save_sample(
   config: config_dict.ConfigDict, text: text_lib.Text, workdir: str
 ) -> None:
   """Writes the first windows of the training order, in one step."""
-  path = pathlib.Path(workdir) / SAMPLE
-  if jax.process_index() != 0 or path.exists():
+  path = pathlib.Path(workdir) / model_files.SAMPLE
+  if model_files.vouches(workdir, model_files.SAMPLE):
     return
   data = config.data
   batches = iter(
@@ -357,20 +356,20 @@ def _finite(losses: Sequence[Any], step: int, manager: Any) -> list[float]:
   """
   losses = [float(loss) for loss in jax.device_get(losses)]
   for i, loss in enumerate(losses):
-    if not math.isfinite(loss):
-      manager.wait_until_finished()
-      good = manager.latest_step()
-      where = (
-        'there is no checkpoint yet'
-        if good is None
-        else f'the last good checkpoint is {manager.directory / str(good)}'
-      )
-      raise ValueError(
-        f'train_loss must be finite, got {loss} at step '
-        f'{step - len(losses) + i + 1}; {where}; lower '
-        'optimizer.learning_rate in another workdir.'
-      )
+    _check_finite('train_loss', loss, step - len(losses) + i + 1, manager)
   return losses
+
+
+def _check_finite(
+  name: str, value: float | int, step: int, manager: Any
+) -> None:
+  """Raises ValueError if a number of the run is not finite."""
+  if not math.isfinite(value):
+    where = checkpoints.last_good(manager)
+    raise ValueError(
+      f'{name} must be finite, got {value} at step {step}; {where}; lower '
+      'optimizer.learning_rate in another workdir.'
+    )
 
 
 def _nonzeros(params: Any, plan: plan_lib.Plan) -> dict[str, dict[str, int]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sparse_interp.data import corpora, token_cache
 from sparse_interp.data import tokenizer as tokenizer_lib
+from sparse_interp.files import model_files
 
 # Text per corpus that the tokenizer learns from: documents come in random
 # order, so the first ones are a sample, and more changes few merges.
@@ -65,8 +66,8 @@ def prepare(
     documents = corpora.read_corpus(spec, seed, max_bytes)
     digest.update(corpora.corpus_hash(documents).encode())
     splits.append(corpora.split_documents(documents, validation_fraction))
-  path = workdir / 'tokenizer.json'
-  if not path.exists():
+  path = workdir / model_files.TOKENIZER
+  if not model_files.vouches(workdir, model_files.TOKENIZER):
     say(f'training a tokenizer of {vocab_size} entries')
     sample = [text for train, _ in splits for text in _first(train)]
     tokenizer_lib.train_tokenizer(sample, vocab_size).save(path)

@@ -8,11 +8,11 @@ import dataclasses
 import json
 import math
 import pathlib
-import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
+
+from sparse_interp.files import circuit_files
 
 SCHEMA_VERSION = 1
 
@@ -117,23 +117,13 @@ def read_circuit(directory: pathlib.Path) -> StoredCircuit:
     ValueError: a file is missing, damaged, of an unknown schema, or the two
       files do not belong together.
   """
-  remedy = 'prune the task again'
-  document = read_json(directory / 'circuit.json', remedy)
-  check_schema(document, directory / 'circuit.json')
-  path = directory / 'circuit.npz'
+  document, arrays = circuit_files.read(directory)
   try:
-    with np.load(path, allow_pickle=False) as stored:
-      return _assemble(document, {name: stored[name] for name in stored.files})
-  except FileNotFoundError:
-    raise ValueError(f'{path} must exist, but does not; {remedy}.') from None
-  except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-    raise ValueError(
-      f'{path} must be a readable npz, got {_one_line(error)}; {remedy}.'
-    ) from None
+    return _assemble(document, arrays)
   except (KeyError, IndexError, TypeError, ValueError) as error:
     raise ValueError(
-      f'{path} must match circuit.json beside it, got {_one_line(error)}; '
-      f'{remedy}.'
+      f'{directory / circuit_files.NPZ} must match circuit.json beside it, got '
+      f'{_one_line(error)}; {circuit_files.REMEDY}.'
     ) from None
 
 

@@ -13,7 +13,7 @@ from experiments import strength as strength_experiment
 from sparse_interp import tasks
 from sparse_interp.circuits import sweep
 from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.files import versions
+from sparse_interp.files import sealed, versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import pose, pretrained, prune, table
 from sparse_interp.viewer.drawing import circuit_svg
@@ -250,9 +250,9 @@ def test_an_edge_circuit_is_found_reported_refused_elsewhere_and_drawn(
   stored = json.loads(path.read_text())
   for field, value, parts in (
     ('provenance', {'params_hash': 'other'}, ['workdir must hold circuits of']),
-    ('schema_version', 7, ['schema_version of', 'must be 1, got 7']),
+    ('schema_version', 7, ['schema_version must be 1, got 7']),
   ):
-    path.write_text(json.dumps({**stored, field: value}))
+    sealed.write_json(path, {**stored, field: value})
     before = content(workdir)
     assert_refused(capfd, config, workdir, *parts)
     assert content(workdir) == before

@@ -155,7 +155,7 @@ def test_circuits_of_another_model_are_refused(workdir, tmp_path):
   path = copy / 'circuits' / name / 'circuit.json'
   stored = json.loads(path.read_text())
   stored['provenance']['params_hash'] = '0' * 64
-  path.write_text(json.dumps(stored))
+  sealed.write_json(path, stored)
   (copy / 'report.html').unlink()
   with pytest.raises(ValueError, match='must hold circuits of this model'):
     main.run(experiment.get_config('tiny'), str(copy))

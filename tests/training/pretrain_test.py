@@ -251,3 +251,54 @@ def test_donated_steps_do_not_disturb_a_checkpoint_being_written(tmp_path):
   manager.close()
   saved = checkpoints.load_params(tmp_path)
   np.testing.assert_array_equal(saved['w'], np.arange(2.0**20) + 1)
+
+
+def test_a_state_that_is_not_finite_leaves_the_last_good_checkpoint(
+  undisturbed, config, tmp_path, monkeypatch
+):
+  workdir = tmp_path / 'run'
+  shutil.copytree(undisturbed, workdir)
+  (workdir / 'summary.json').unlink()
+  shutil.rmtree(workdir / 'checkpoints' / '61')
+  make_step = state_lib.make_train_step
+
+  def make_broken_step(*args):
+    step = make_step(*args)
+
+    def broken(state, tokens):
+      # The loss is that of before the update, and finite.
+      state, numbers = step(state, tokens)
+      params = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), state.params)
+      return state._replace(params=params), numbers
+
+    return broken
+
+  monkeypatch.setattr(state_lib, 'make_train_step', make_broken_step)
+  config.data.validation_fraction = 0.0
+  (workdir / 'config.json').unlink()
+  with pytest.raises(ValueError) as error:
+    pretrain.pretrain(config, str(workdir))
+  assert 'must be finite' in str(error.value)
+  good = workdir / 'checkpoints' / '60'
+  assert f'last good checkpoint is {good}' in str(error.value)
+  assert [path.name for path in good.parent.iterdir()] == ['60']
+
+
+def test_files_that_were_deleted_are_made_anew(undisturbed, config, tmp_path):
+  workdir = tmp_path / 'run'
+  shutil.copytree(undisturbed, workdir)
+  names = ('tokenizer.json', pretrain.SAMPLE, 'model.json')
+  for name in names:
+    (workdir / name).unlink()
+    pretrain.pretrain(config, str(workdir))
+    before, after = (d / name for d in (undisturbed, workdir))
+    assert before.read_bytes() == after.read_bytes()
+  for name in names:
+    content = bytearray((undisturbed / name).read_bytes())
+    content[200] ^= 1
+    (workdir / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f'{name} must be') as error:
+      pretrain.pretrain(config, str(workdir))
+    assert 'delete it and run again' in str(error.value)
+    assert (workdir / name).read_bytes() == content
+    shutil.copy(undisturbed / name, workdir / name)
