@@ -62,6 +62,10 @@ class Stop:
     return self._noticed.is_set()
 
 
+class _GivenBackError(Exception):
+  """There is nothing to wait for any more."""
+
+
 class _Watcher:
   """Handlers of signals, and the thread that acts on them."""
 
@@ -74,7 +78,7 @@ class _Watcher:
     # it does so for those that have a handler.
     self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
     self._before = {one: signal.signal(one, lambda *_: None) for one in signals}
-    threading.Thread(target=self._watch, name='signals', daemon=True).start()
+    threading.Thread(target=self._run, name='signals', daemon=True).start()
 
   def end(self) -> None:
     """Gives them back."""
@@ -82,6 +86,10 @@ class _Watcher:
       signal.signal(one, before)
     signal.set_wakeup_fd(self._wakeup)
     os.close(self._write)  # the thread reads the end of the pipe
+
+  def _run(self) -> None:
+    with contextlib.suppress(_GivenBackError):
+      self._watch()
 
   def _watch(self) -> None:
     """Waits for the first signal, and then for the loop that shall stop."""
@@ -113,7 +121,7 @@ class _Watcher:
       found = os.read(self._read, 1)
       if not found:
         os.close(self._read)
-        raise SystemExit  # ends the thread
+        raise _GivenBackError
       if found[0] in self._before:  # others may have handlers, too
         return signal.Signals(found[0])
     return None
