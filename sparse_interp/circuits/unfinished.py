@@ -9,11 +9,11 @@ was, and ends as if it had never been interrupted.
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import pathlib
 import time
-import zipfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -160,17 +160,18 @@ class Unfinished:
     """
     if self._directory is None:
       return None
-    wanted = [(one.shape, one.dtype) for one in shapes]
-    try:
-      with np.load(self._directory / _GATES) as file:
-        arrays = [file[f'{i}'] for i in range(len(wanted))]
-        same = str(file['identity']) == self._identity
-    except (OSError, EOFError, KeyError, ValueError):
+    path = self._directory / _GATES
+    seal, _, content = (path.read_bytes() if path.exists() else b'').partition(
+      b'\n'
+    )
+    if seal != self._seal(content):
       return None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError):
-      return None
-    fits = [(one.shape, one.dtype) for one in arrays] == wanted
-    return arrays if same and fits else None
+    with np.load(io.BytesIO(content)) as file:
+      arrays = [file[f'arr_{i}'] for i in range(len(file.files))]
+    fits = [(one.shape, one.dtype) for one in arrays] == [
+      (one.shape, one.dtype) for one in shapes
+    ]
+    return arrays if fits else None
 
   def keep_gates(
     self, arrays: Callable[[], Sequence[np.ndarray]], last: bool
@@ -188,11 +189,18 @@ class Unfinished:
       return
     if not last and time.monotonic() - self._written < _SECONDS:
       return
-    named = {f'{i}': array for i, array in enumerate(arrays())}
-    path = self._directory / _GATES
-    with whole_file.writing(path) as part, part.open('wb') as file:
-      np.savez(file, identity=np.array(self._identity), **named)
+    buffer = io.BytesIO()
+    np.savez(buffer, *arrays())
+    content = buffer.getvalue()
+    with whole_file.writing(self._directory / _GATES) as part:
+      part.write_bytes(self._seal(content) + b'\n' + content)
     self._written = time.monotonic()
+
+  def _seal(self, content: bytes) -> bytes:
+    """Of a file of this search: nothing else has it."""
+    return (
+      hashlib.sha256(self._identity.encode() + content).hexdigest().encode()
+    )
 
 
 def remove(directory: str | os.PathLike) -> None:
