@@ -88,7 +88,7 @@ def test_a_signal_ends_every_phase_in_one_line(
       run.end()
       break
     run.process.send_signal(getattr(signal, name))
-    status, errors = run.end(timeout=60)
+    status, errors = run.end(timeout=60.0)
     assert status == 0, (phase, run.lines, errors)
     assert_quiet(errors)
     stopped = [line for line in run.lines if 'stopped by' in line]

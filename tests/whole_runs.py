@@ -70,7 +70,7 @@ class Run:
       time.sleep(0.01)
     return True
 
-  def end(self, timeout: float = 300) -> tuple[int, str]:
+  def end(self, timeout: float = 900.0) -> tuple[int, str]:
     """(status, stderr) of a process that ends of itself."""
     self.process.wait(timeout)
     self._reader.join()

@@ -26,7 +26,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # Seconds that a loop has for coming back from the call it is in. Schedulers
 # mostly kill after 30.
-PATIENCE = 20
+PATIENCE = 20.0
 
 # Some programs, as timeout does, send a signal to a process and to its group:
 # what follows within so many seconds is the same signal. Most loops have ended
@@ -99,7 +99,7 @@ class _Watcher:
     stop.signal = first.name
     while self._next(_ECHO):
       pass
-    limit = '' if stop.patience is None else f' within {stop.patience} s'
+    limit = '' if stop.patience is None else f' within {stop.patience:g} s'
     _say(
       f'{first.name}: saves and stops{limit} after the step it is in; a second '
       'signal ends it at once'
@@ -107,7 +107,7 @@ class _Watcher:
     second = self._next(stop.patience)
     if not second and stop.was_noticed():
       second = self._next()
-    why = 'again' if second else f'in a call of more than {stop.patience} s'
+    why = 'again' if second else f'in a call of over {stop.patience} s'
     last = second or first
     _end(
       128 + last,

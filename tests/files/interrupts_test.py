@@ -29,10 +29,12 @@ _LOOP = """
 import sys, time
 from sparse_interp.files import interrupts
 with interrupts.handled(), interrupts.deferring() as stop:
-  stop.patience = 1
+  stop.patience = 1.0
   stop.unsaved = True
-  print('ready', flush=True)
+  words = ['ready']
   while not stop.is_set():
+    while words:
+      print(words.pop(), flush=True)
     time.sleep(float(sys.argv[1]))
   time.sleep(float(sys.argv[2]))
   print(f'saved after {stop.signal}', flush=True)
@@ -92,7 +94,7 @@ def test_a_loop_that_does_not_look_up_is_ended(name):
   status, lines = end_of(process)
   assert status == 128 + getattr(signal, name)
   assert len(lines) == 2
-  assert f'at once by {name} in a call of more than 1 s' in lines[1]
+  assert f'at once by {name} in a call of over 1.0 s' in lines[1]
 
 
 @BOTH
