@@ -5,8 +5,10 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -85,6 +87,39 @@ def test_wrong_arguments_end_in_one_line(results, name):
   assert_one_line(result.stderr, *WRONG_ARGUMENTS[name][1])
   assert result.returncode == 2
   assert not workdir.exists()
+
+
+def _handles(process, signum):
+  """Whether a process has a handler, as the kernel sees it."""
+  status = pathlib.Path(f'/proc/{process.pid}/status').read_text()
+  caught = int(status.split('SigCgt:')[1].split()[0], 16)
+  return bool(caught >> (signum - 1) & 1)
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/maps'), reason='needs /proc')
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('seconds', [0, 1])
+def test_a_signal_while_it_is_imported_ends_it_in_one_line(
+  signum, seconds, tmp_path
+):
+  process = subprocess.Popen(
+    [sys.executable, '-m', 'sparse_interp.main', TINY, f'--workdir={tmp_path}'],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  # Nobody but us handles SIGTERM.
+  while not _handles(process, signal.SIGTERM):
+    time.sleep(0.001)
+  maps = pathlib.Path(f'/proc/{process.pid}/maps').read_text()
+  assert 'libjax' not in maps  # it listens before it imports what takes long
+  time.sleep(seconds)
+  process.send_signal(signum)
+  output, errors = process.communicate(timeout=60)
+  name = signal.Signals(signum).name
+  assert output == f'stopped by {name}; the same command goes on\n'
+  assert (process.returncode, errors) == (0, '')
 
 
 def test_help_shows_the_flags():

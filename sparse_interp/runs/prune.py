@@ -3,8 +3,9 @@
 Every task is posed to the full model first. Those that it solves on test pairs
 are pruned on training pairs; a circuit is reported only if it meets three
 bounds on the test pairs, and where it does not, the summary says which it
-missed. A circuit is written when it is found, so that an interrupted run goes
-on with the next task.
+missed. A circuit is written when it is found, and what is known on the way to
+it lies in pruning/, so that an interrupted run goes on where it was, in the
+middle of a task, too.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from ml_collections import config_dict
 
 from sparse_interp import tasks as tasks_lib
 from sparse_interp.circuits import circuit as circuit_lib
+from sparse_interp.circuits import unfinished
 from sparse_interp.circuits.circuit import Circuit
 from sparse_interp.circuits.find import find_circuit
 from sparse_interp.circuits.from_ranking import Unprunable
@@ -183,6 +185,7 @@ def find_circuits(
     name: _load_own(directory, model, name)
     for name, directory in directories.items()
   }
+  on_the_way = {n: pathlib.Path(workdir) / 'pruning' / n for n in chosen}
   if not all(earlier.values()):
     _say_versions(earlier.values())
   # What made the model comes first, where it was made in this workdir.
@@ -193,9 +196,16 @@ def find_circuits(
   ]
   begun, refused = time.monotonic(), []
   for i, name in enumerate(chosen):
+    for file in unfinished.FILES:
+      claim.record(f'pruning/{name}/{file}')
     try:
       circuit = earlier[name] or _prune_task(
-        config, model, hyperparameters, measured[name].pairs, name
+        config,
+        model,
+        hyperparameters,
+        measured[name].pairs,
+        name,
+        on_the_way[name],
       )
     except Unprunable as error:
       refused.append(error)
@@ -207,12 +217,19 @@ def find_circuits(
       circuit_lib.save(circuit, directories[name])
     by = circuit.provenance.get('versions', {})
     history = versions.add(history, by, phase=_PHASE, from_task=name)
+    unfinished.remove(on_the_way[name])
     entries[name] |= _report(circuit, hyperparameters)
     per_task = (time.monotonic() - begun) / (i + 1)
     left = metrics.duration(per_task * (len(chosen) - i - 1))
     metrics.say(
       _PHASE, f'{table.circuit_line(name, entries[name])}, {left} left'
     )
+  # Those without a circuit have kept theirs until now: a run cut by a limit
+  # time and again must not learn the same gates each time.
+  for directory in on_the_way.values():
+    unfinished.remove(directory)
+  with contextlib.suppress(OSError):  # missing, or not empty
+    (pathlib.Path(workdir) / 'pruning').rmdir()
   if config.tasks != 'all' and refused and len(refused) == len(chosen):
     raise refused[0]
   edges = [
@@ -289,6 +306,7 @@ def _prune_task(
   hyperparameters: PruneConfig,
   posed: tuple[EncodedTask, EncodedTask],
   name: str,
+  on_the_way: pathlib.Path,
 ) -> Circuit:
   begun = time.monotonic()
   circuit = find_circuit(
@@ -303,6 +321,7 @@ def _prune_task(
     pieces=model.tokenizer.pieces,
     description=tasks_lib.TASKS[name].description,
     mean_tokens=model.mean_tokens,
+    directory=on_the_way,
   )
   seconds = time.monotonic() - begun
   return dataclasses.replace(

@@ -37,10 +37,13 @@ def progress_line(name: str, numbers: Mapping[str, Any]) -> str:
   shown = [
     f'{key} {value:.3f}' if isinstance(value, float) else f'{key} {value}'
     for key, value in numbers.items()
-    if key not in ('phase', 'seconds_left')
+    if key not in ('phase', 'seconds_left', 'about_seconds_left')
   ]
-  if 'seconds_left' in numbers:
-    shown.append(f'{metrics.duration(numbers["seconds_left"])} left')
+  for about in ('', 'about_'):
+    seconds = numbers.get(f'{about}seconds_left')
+    if seconds is not None:
+      word = about.replace('_', ' ')
+      shown.append(f'{word}{metrics.duration(seconds)} left')
   return f'{name:<28} {numbers.get("phase", "")}: {", ".join(shown)}'
 
 

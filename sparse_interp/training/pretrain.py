@@ -10,11 +10,9 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,7 +22,7 @@ from ml_collections import config_dict
 
 from sparse_interp.data import batches as batches_lib
 from sparse_interp.data import corpora
-from sparse_interp.files import model_files, versions, whole_file
+from sparse_interp.files import interrupts, model_files, versions, whole_file
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.sparsity import statistics
@@ -54,18 +52,23 @@ def pretrain(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   Raises:
     ValueError: a field is wrong, the workdir holds another configuration, a
       checkpoint is damaged, or the loss is not finite.
-    SystemExit: with status 0, after SIGTERM and a last checkpoint.
+    SystemExit: with status 0, after SIGINT or SIGTERM and a last checkpoint;
+      see `files.interrupts` for who handles these signals.
   """
   # Nothing is written before all that is asked is known to fit.
   plan = check(config, workdir)
   with (
+    interrupts.handled(),
+    interrupts.deferring() as stop,
     hosts.claimed(workdir, config.to_dict(), _PHASE) as claim,
-    _stop_on_sigterm() as stop,
   ):
     claim.record('checkpoints', directory=True)
     manager = checkpoints.open_manager(workdir, config.train.keep_checkpoints)
     with contextlib.closing(manager):
       summary = _pretrain(config, workdir, plan, claim, manager, stop)
+    if summary is not None and stop.is_set():  # too late for the loop
+      metrics.say(_PHASE, f'stopped by {stop.signal}; the same command goes on')
+      summary = None
   if summary is None:
     sys.exit(0)
   return summary
@@ -96,10 +99,13 @@ def _pretrain(
   plan: plan_lib.Plan,
   claim: workdir_lib.Claim,
   manager: Any,
-  stop: threading.Event,
+  stop: interrupts.Stop,
 ) -> dict[str, Any] | None:
   """See `pretrain`; None when `stop` was set before the end."""
   begun = time.monotonic()
+  if jax.process_count() > 1:
+    # None may leave the others alone, before the loop, either.
+    stop.unsaved, stop.patience = True, None
   mesh = sharding.make_mesh(config.train.fsdp)
   summary = workdir_lib.read_summary(workdir)
   if _is_complete(workdir, summary, manager, plan):
@@ -167,7 +173,7 @@ def _pretrain(
   while step < total and not stopping:
     batch = sharding.put_batch(mesh, next(train_batches))
     state, numbers = train_step(state, batch)
-    step += 1
+    step, stop.unsaved = step + 1, True
     losses.append(numbers['train_loss'])
     clock.start_after_compilation(step, numbers)
     last = step == total
@@ -201,7 +207,11 @@ def _pretrain(
   manager.wait_until_finished()
   writer.close()
   if step < total:
-    metrics.say(_PHASE, f'stopped by SIGTERM after step {step}, saved')
+    metrics.say(
+      _PHASE,
+      f'stopped by {stop.signal or "a signal to another process"} after step '
+      f'{step}, saved; the same command goes on',
+    )
     return None
 
   # ---- What came out.
@@ -386,21 +396,7 @@ def _nonzeros(params: Any, plan: plan_lib.Plan) -> dict[str, dict[str, int]]:
   }
 
 
-@contextlib.contextmanager
-def _stop_on_sigterm() -> Iterator[threading.Event]:
-  """Yields an event that SIGTERM sets (main thread only, as Python asks)."""
-  stop = threading.Event()
-  if threading.current_thread() is not threading.main_thread():
-    yield stop
-    return
-  before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-  try:
-    yield stop
-  finally:
-    signal.signal(signal.SIGTERM, before)
-
-
-def _all_agree(stop: threading.Event, row_due: bool) -> bool:
+def _all_agree(stop: interrupts.Stop, row_due: bool) -> bool:
   """Whether to stop; several processes ask each other, but only at rows."""
   if jax.process_count() == 1:
     return stop.is_set()

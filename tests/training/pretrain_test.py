@@ -1,6 +1,7 @@
 """The run: interrupted, resumed, refused, stopped."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sparse_interp.files import interrupts
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPTConfig
 from sparse_interp.sparsity import statistics
@@ -77,17 +79,45 @@ def test_last_n_checkpoints_are_kept(undisturbed):
   assert kept == {'60', '61'}
 
 
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
+def test_a_signal_has_the_loop_save_and_end(
+  name, config, undisturbed, tmp_path, monkeypatch, capfd
+):
+  progress_line = metrics.progress_line
+
+  def interrupted(step, *numbers):
+    if step == 10:
+      stop = interrupts._watcher.stop
+      os.kill(os.getpid(), getattr(signal, name))
+      while stop.signal is None:
+        time.sleep(0.01)
+    return progress_line(step, *numbers)
+
+  monkeypatch.setattr(metrics, 'progress_line', interrupted)
+  with pytest.raises(SystemExit) as end:
+    pretrain.pretrain(config, str(tmp_path))
+  monkeypatch.setattr(metrics, 'progress_line', progress_line)
+  assert end.value.code == 0
+  lines = capfd.readouterr().out.splitlines()
+  assert f'stopped by {name} after step 11, saved' in lines[-1]
+  assert 'the same command goes on' in lines[-1]
+  assert (tmp_path / 'checkpoints' / '11').is_dir()
+  pretrain.pretrain(config, str(tmp_path))
+  assert_same_result(tmp_path, undisturbed)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
 def test_a_run_stopped_and_killed_ends_with_the_same_bits(
-  start, undisturbed, tmp_path
+  name, start, undisturbed, tmp_path
 ):
   workdir = tmp_path / 'run'
   process = start(workdir)
   wait_for(process, 'step 10/')
-  process.send_signal(signal.SIGTERM)
+  process.send_signal(getattr(signal, name))
   output, _ = process.communicate()
   assert process.returncode == 0, output
-  assert 'stopped by SIGTERM' in output
+  assert f'stopped by {name} after step' in output
   saved = max(int(p.name) for p in (workdir / 'checkpoints').iterdir())
   assert 10 <= saved < STEPS
   process = start(workdir)
