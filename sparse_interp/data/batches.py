@@ -24,6 +24,11 @@ from jaxtyping import Int32, UInt
 # Threads, not processes, so that nothing outlives a run that is killed.
 _READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
+# Where the endless sequence of windows ends. grain's own end, the largest
+# integer that a length can be, leaves no room for its sums when a share of a
+# batch is a single row.
+_END = 2**62
+
 
 class TokenWindows:
   """Random access to the windows of a token stream, a source for grain."""
@@ -179,4 +184,4 @@ def _mixture(
     shuffle_seed = int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
     dataset = grain.MapDataset.source(windows).shuffle(seed=shuffle_seed)
     datasets.append(dataset.repeat())
-  return grain.MapDataset.mix(datasets, list(weights))
+  return grain.MapDataset.mix(datasets, list(weights))[:_END]
