@@ -164,7 +164,7 @@ def _mixture(
     )
   if length < 2:
     raise ValueError(
-      'model.context_length must be at least 2 (a token and its successor), '
+      'data.length must be at least 2 (a token and its successor), '
       f'got {length}; choose e.g. 256.'
     )
   if seed < 0:
@@ -177,7 +177,7 @@ def _mixture(
         f'data.corpora must each hold at least one context of {length} tokens, '
         f'got {len(tokens)} in {names[i] if names else f"corpus {i}"}; use '
         'more text, a larger data.validation_fraction if it is the validation '
-        'split that is short, or a smaller model.context_length.'
+        'split that is short, or a smaller data.length.'
       )
     # grain adds the number of the pass to the seed, so seeds that follow each
     # other would share passes; hashed seeds do not.

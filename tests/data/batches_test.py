@@ -189,7 +189,7 @@ def test_corpus_shorter_than_a_context_is_refused_by_name():
     ({'weights': [1]}, r'data\.weights must be .* 2 corpora, got \[1\];'),
     ({'weights': [1, 0]}, r'data\.weights must be .*got \[1, 0\];'),
     ({'weights': [], 'sources': []}, r'data\.weights must be .*got \[\];'),
-    ({'length': 1}, r'model\.context_length must be at least 2.*got 1;'),
+    ({'length': 1}, r'data\.length must be at least 2.*got 1;'),
     ({'seed': -1}, 'seed must be at least 0, got -1;'),
     ({'batch_size': 0}, r'data\.batch_size must be .*got 0;'),
     ({'process_count': 3}, r'data\.batch_size must .* processes 3, got 4;'),
