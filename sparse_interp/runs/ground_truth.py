@@ -19,7 +19,7 @@ from sparse_interp.interop import CompiledProgram
 from sparse_interp.interop.planted_programs import PROGRAMS as PLANTED
 from sparse_interp.interop.programs import PROGRAMS, compile_published
 from sparse_interp.runs import compiled_scores, planted_scores, table
-from sparse_interp.training import metrics, sharding
+from sparse_interp.training import fields, metrics, sharding
 
 _PHASE = 'ground_truth'
 
@@ -41,7 +41,9 @@ def ground_truth(
   """
   names = program_names(config)
   prune = {
-    gates: PruneConfig(**{**config.compiled.to_dict(), 'gates': gates})
+    gates: fields.read(
+      PruneConfig, config.compiled.to_dict(), 'compiled', gates=gates
+    )
     for gates in ('edges', 'nodes')
   }
   if config.planted_method not in planted_scores.METHODS:
@@ -49,7 +51,7 @@ def ground_truth(
       f'planted_method must be one of {", ".join(planted_scores.METHODS)}, got '
       f'{config.planted_method!r}; choose one of these.'
     )
-  for_planted = PruneConfig(**config.planted.to_dict())
+  for_planted = fields.read(PruneConfig, config.planted.to_dict(), 'planted')
   begun = time.monotonic()
   workdir_lib.claim(workdir, config.to_dict())
   results = score_compiled(config, names, prune)
