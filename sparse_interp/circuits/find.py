@@ -130,6 +130,7 @@ def find_circuit(
     test,
     test_task.conditions,
     seed,
+    progress=progress,
   )
   examples, tokens, activations = make_examples(
     model,

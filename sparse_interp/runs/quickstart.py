@@ -8,7 +8,8 @@ from ml_collections import config_dict
 
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import pose, pretrained, prune, table
-from sparse_interp.training import metrics, pretrain
+from sparse_interp.training import free_memory, metrics, pretrain
+from sparse_interp.training import plan as plan_lib
 from sparse_interp.viewer.report import write_report
 
 
@@ -26,6 +27,8 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: a field of the configuration is wrong.
   """
   prune.check(config)
+  plan = plan_lib.make_plan(config, free_memory.of_devices())
+  pose.check_memory(config, plan.model)
   summary = pretrain.pretrain(config, workdir)
   begun = time.monotonic()
   report = pathlib.Path(workdir) / 'report.html'

@@ -12,7 +12,7 @@ from ml_collections import config_dict
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.products import DENSE, Products, skipping_pays
 from sparse_interp.sparsity import projection, schedules
-from sparse_interp.training import fields
+from sparse_interp.training import estimate, fields
 from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import state as state_lib
 
@@ -44,11 +44,17 @@ class Plan:
   regrow_every: int | None = None
 
 
-def make_plan(config: config_dict.ConfigDict) -> Plan:
+def make_plan(config: config_dict.ConfigDict, free: int | None = None) -> Plan:
   """Checks every field and derives schedules, shapes and counts.
 
+  Args:
+    config: see experiments/pretrain/tiny.py for every field.
+    free: bytes of memory that training may take, as from
+      `free_memory.of_devices`; None for any number.
+
   Raises:
-    ValueError: a field is out of its range, or two contradict each other.
+    ValueError: a field is out of its range, two contradict each other, or the
+      run will take more memory than is free.
   """
   _check_counts(config)
   _check_corpora(config.data)
@@ -61,6 +67,16 @@ def make_plan(config: config_dict.ConfigDict) -> Plan:
       f'{config.data.batch_size} x {config.data.length} tokens, got '
       f'{config.train.tokens}; choose more.'
     )
+  if free is not None:
+    # Before all that takes the longer the larger it is.
+    parts = estimate.of_training(
+      model,
+      config.data.batch_size,
+      steps + 1,
+      config.train.eval_batches,
+      estimate.share(config.train.fsdp),
+    )
+    estimate.check(parts, free)
   schedule = schedules.DensitySchedule(
     total_steps=steps,
     density=sparsity.density,

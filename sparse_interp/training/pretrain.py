@@ -28,7 +28,7 @@ from sparse_interp.files import whole_file
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.sparsity import statistics
-from sparse_interp.training import checkpoints, metrics, sharding
+from sparse_interp.training import checkpoints, free_memory, metrics, sharding
 from sparse_interp.training import measure as measure_lib
 from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import plan as plan_lib
@@ -72,7 +72,7 @@ def _pretrain(
   begun = time.monotonic()
 
   # ---- What is asked: nothing is written before all of it is known to fit.
-  plan = plan_lib.make_plan(config)
+  plan = plan_lib.make_plan(config, free_memory.of_devices())
   mesh = sharding.make_mesh(config.train.fsdp)
   sharding.check_batch_size(mesh, config.data.batch_size)
   workdir_lib.claim(workdir, config.to_dict())
