@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 
 from sparse_interp.circuits import calibration, selection
 from sparse_interp.circuits.answers import answer_by_gates
+from sparse_interp.circuits.counting import Count, Progress, counting
 from sparse_interp.circuits.gated_model import GatedModel, all_outputs
 from sparse_interp.circuits.losses import kl_losses, pair_losses
 from sparse_interp.circuits.necessity import rest_of
@@ -50,7 +51,11 @@ def bootstrap_interval(
 
 
 def evaluate_model(
-  model: GatedModel, pairs: Pairs, conditions: Sequence[str], seed: int
+  model: GatedModel,
+  pairs: Pairs,
+  conditions: Sequence[str],
+  seed: int,
+  count: Count | None = None,
 ) -> dict[str, Any]:
   """Task loss of the full model, over all pairs and per condition.
 
@@ -59,12 +64,13 @@ def evaluate_model(
     pairs: test pairs.
     conditions: of each pair.
     seed: of the bootstrap.
+    count: called as count(done, in all) now and then.
 
   Returns:
     {'full_loss', 'full_loss_interval', 'full_accuracy', 'full_conditions'};
     accuracy is the share of prompts whose own answer has the larger logit.
   """
-  differences = all_outputs(model, {}, pairs)
+  differences = all_outputs(model, {}, pairs, count=count)
   losses = np.asarray(pair_losses(differences))
   return {
     **_summary('full_loss', losses, seed),
@@ -83,6 +89,7 @@ def evaluate(
   conditions: Sequence[str],
   seed: int,
   random_circuits: int = 3,
+  progress: Progress | None = None,
 ) -> dict[str, Any]:
   """Every loss of a circuit that the module's description names.
 
@@ -96,22 +103,25 @@ def evaluate(
     conditions: of each test pair.
     seed: of bootstrap and random circuits.
     random_circuits: how many are averaged.
+    progress: called now and then with what there is to show.
   """
+  count = counting(progress, 'measure', passes=4 + random_circuits)
   answer = answer_by_gates(model, sizes)
-  full = all_outputs(model, {}, test)
-  on_test = answer(keep, test)
+  answer_test = answer_by_gates(model, sizes, count)
+  full = all_outputs(model, {}, test, count=count)
+  on_test = answer_test(keep, test)
   test_losses = np.asarray(pair_losses(on_test, *calibrated))
   kl = np.asarray(kl_losses(on_test, full, *calibrated))
   on_train = np.asarray(pair_losses(answer(keep, train), *calibrated))
-  rest = all_outputs(model, rest_of(keep, sizes), test)
+  rest = all_outputs(model, rest_of(keep, sizes), test, count=count)
   random_losses = []
   for i in range(random_circuits):
     # Seeds of different circuits are far apart, whatever `seed` is.
     chosen = selection.random_like(keep, sizes, seed + 1000 * (i + 1))
     fitted = calibration.fit(answer(chosen, train))
-    random_losses.append(pair_losses(answer(chosen, test), *fitted))
+    random_losses.append(pair_losses(answer_test(chosen, test), *fitted))
   return {
-    **evaluate_model(model, test, conditions, seed),
+    **evaluate_model(model, test, conditions, seed, count),
     **_summary('test_loss', test_losses, seed),
     **_summary('test_kl', kl, seed),
     **_summary('train_loss', on_train, seed),

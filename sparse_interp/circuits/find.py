@@ -160,6 +160,7 @@ def find_circuit(
       test,
       test_task.conditions,
       seed,
+      progress=progress,
     ),
   )
   examples, tokens, activations = make_examples(

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, Shaped
 
 from sparse_interp.circuits.ablation import OF_OTHER_PROMPTS, check_ablation
+from sparse_interp.circuits.counting import Count
 from sparse_interp.circuits.gates import (
   EdgeIndex,
   EdgeSlots,
@@ -222,13 +223,24 @@ _outputs = jax.jit(outputs)
 
 
 def all_outputs(
-  model: GatedModel, gates: Gates, batch: Any, seed: int = 0
+  model: GatedModel,
+  gates: Gates,
+  batch: Any,
+  seed: int = 0,
+  count: Count | None = None,
 ) -> Float[np.ndarray, 'size ...']:
   """Answers to any number of pairs or sequences, in one compiled shape.
 
   The last batch is filled up with what was already there, so that every task,
   gate and number of pairs runs the same program. Other prompts and subsets
   are drawn once per batch.
+
+  Args:
+    model: the model.
+    gates: by site and matrix; what is absent stays whole.
+    batch: Pairs or Recorded.
+    seed: of other prompts and subsets.
+    count: called as count(done, in all) after every batch.
   """
   keys = jax.random.key(seed)
   parts = []
@@ -238,6 +250,8 @@ def all_outputs(
     parts.append(
       np.asarray(_outputs(model, dict(gates), batch.take(indices), key))
     )
+    if count is not None:
+      count(min(start + BATCH, batch.size), batch.size)
   return np.concatenate(parts)[: batch.size]
 
 

@@ -21,7 +21,7 @@ from sparse_interp.interop.planted_programs import PROGRAMS as PLANTED
 from sparse_interp.interop.programs import PROGRAMS, compile_published
 from sparse_interp.runs import compiled_scores, planted_scores, table
 from sparse_interp.runs import prune as prune_run
-from sparse_interp.training import hosts, metrics, ranges, sharding
+from sparse_interp.training import fields, hosts, metrics, ranges, sharding
 
 _PHASE = 'ground_truth'
 
@@ -44,7 +44,9 @@ def ground_truth(
   names = program_names(config)
   methods = check(config)
   prune = {
-    gates: PruneConfig(**{**config.compiled.to_dict(), 'gates': gates})
+    gates: fields.read(
+      PruneConfig, config.compiled.to_dict(), 'compiled', gates=gates
+    )
     for gates in ('edges', 'nodes')
   }
   if config.planted_method not in planted_scores.METHODS:
@@ -52,7 +54,7 @@ def ground_truth(
       f'planted_method must be one of {", ".join(planted_scores.METHODS)}, got '
       f'{config.planted_method!r}; choose one of these.'
     )
-  for_planted = PruneConfig(**config.planted.to_dict())
+  for_planted = fields.read(PruneConfig, config.planted.to_dict(), 'planted')
   if config.model_workdir:
     prune_run.check_pairs(for_planted, config.pairs, 'pairs')
   begun = time.monotonic()

@@ -28,7 +28,7 @@ from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import pose, pretrained, table
 from sparse_interp.tasks.encoding import EncodedTask
-from sparse_interp.training import hosts, metrics, ranges, sharding
+from sparse_interp.training import fields, hosts, metrics, ranges, sharding
 
 _PHASE = 'prune'
 
@@ -132,15 +132,7 @@ def check_model_workdir(config: config_dict.ConfigDict, workdir: str) -> None:
 
 def prune_config(config: config_dict.ConfigDict) -> PruneConfig:
   """The hyper-parameters of pruning as library code takes them."""
-  fields = config.prune.to_dict()
-  known = {field.name for field in dataclasses.fields(PruneConfig)}
-  for name in fields:
-    if name not in known:
-      raise ValueError(
-        f'prune.{name} must be a field of PruneConfig, got {fields[name]!r}; '
-        'remove it.'
-      )
-  return PruneConfig(**fields)
+  return fields.read(PruneConfig, config.prune.to_dict(), 'prune')
 
 
 def find_circuits(

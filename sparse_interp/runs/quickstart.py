@@ -29,7 +29,8 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: a field of the configuration is wrong.
   """
   prune.check(config)
-  pretrain.check(config, workdir)
+  plan = pretrain.check(config, workdir)
+  pose.check_memory(config, plan.model)
   report = pathlib.Path(workdir) / 'report.html'
   with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
     summary = pretrain.pretrain(config, workdir)

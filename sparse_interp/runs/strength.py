@@ -49,7 +49,7 @@ from sparse_interp.runs import (
   table,
   together,
 )
-from sparse_interp.training import hosts, metrics, ranges, sharding
+from sparse_interp.training import fields, hosts, metrics, ranges, sharding
 
 _PHASE = 'strength'
 
@@ -148,8 +148,10 @@ def hyperparameters(
   config: config_dict.ConfigDict, gates: str, eliminate: bool
 ) -> PruneConfig:
   """Where the search starts: the defaults for nodes or for edges."""
-  fields = {**config.prune.to_dict(), **config[gates].to_dict()}
-  return PruneConfig(**{**fields, 'gates': gates, 'eliminate': eliminate})
+  values = {**config.prune.to_dict(), **config[gates].to_dict()}
+  return fields.read(
+    PruneConfig, values, 'prune', gates=gates, eliminate=eliminate
+  )
 
 
 def compare(

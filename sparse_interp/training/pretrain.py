@@ -26,7 +26,13 @@ from sparse_interp.files import interrupts, model_files, versions, whole_file
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.sparsity import statistics
-from sparse_interp.training import checkpoints, hosts, metrics, sharding
+from sparse_interp.training import (
+  checkpoints,
+  free_memory,
+  hosts,
+  metrics,
+  sharding,
+)
 from sparse_interp.training import measure as measure_lib
 from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import plan as plan_lib
@@ -82,9 +88,9 @@ def check(config: config_dict.ConfigDict, workdir: str) -> plan_lib.Plan:
     workdir: where it was begun, text need not be there any more.
 
   Raises:
-    ValueError: a field is wrong.
+    ValueError: a field is wrong, or it would take more memory than there is.
   """
-  plan = plan_lib.make_plan(config)
+  plan = plan_lib.make_plan(config, free_memory.of_devices())
   mesh = sharding.make_mesh(config.train.fsdp)
   sharding.check_batch_size(mesh, config.data.batch_size)
   if not workdir_lib.is_begun(workdir):
