@@ -19,7 +19,9 @@ def get_config() -> config_dict.ConfigDict:
   config.data = config_dict.ConfigDict()
   # (corpus, weight) pairs
   config.data.corpora = (('idioms', 0.8), ('stdlib', 0.2))
-  config.data.max_bytes = 8_000_000  # per corpus; None for all there is
+  # Per corpus; None for all there is.
+  config.data.max_bytes = config_dict.placeholder(int)
+  config.data.max_bytes = 8_000_000
   config.data.vocab_size = 2048  # of the tokenizer
   config.data.validation_fraction = 0.02  # of the documents
   config.data.batch_size = 32  # windows per step
@@ -64,8 +66,8 @@ def get_config() -> config_dict.ConfigDict:
   config.train.tokens = 1250 * 32 * 128  # in all
   config.train.log_every = 25  # steps
   config.train.eval_every = 250  # steps
-  config.train.eval_batches = 8
+  config.train.eval_batches = 8  # of validation
   config.train.checkpoint_every = 250  # steps
-  config.train.keep_checkpoints = 2
+  config.train.keep_checkpoints = 2  # the latest
   config.train.fsdp = 1  # devices that share one copy of the state
   return config

@@ -16,7 +16,9 @@ def get_config() -> config_dict.ConfigDict:
 
   config.data = config_dict.ConfigDict()
   config.data.corpora = (('idioms', 1.0),)  # (corpus, weight) pairs
-  config.data.max_bytes = 200_000  # per corpus; None for all there is
+  # Per corpus; None for all there is.
+  config.data.max_bytes = config_dict.placeholder(int)
+  config.data.max_bytes = 200_000
   config.data.vocab_size = 384  # of the tokenizer
   config.data.validation_fraction = 0.1  # of the documents
   config.data.batch_size = 8  # windows per step
@@ -61,8 +63,8 @@ def get_config() -> config_dict.ConfigDict:
   config.train.tokens = 60 * 8 * 32  # in all
   config.train.log_every = 5  # steps
   config.train.eval_every = 20  # steps
-  config.train.eval_batches = 2
+  config.train.eval_batches = 2  # of validation
   config.train.checkpoint_every = 10  # steps
-  config.train.keep_checkpoints = 2
+  config.train.keep_checkpoints = 2  # the latest
   config.train.fsdp = 1  # devices that share one copy of the state
   return config

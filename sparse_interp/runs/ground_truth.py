@@ -14,8 +14,9 @@ from ml_collections import config_dict
 
 from sparse_interp import interop
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.configs import fields
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.interop import CompiledProgram
+from sparse_interp.interop import CompiledProgram, programs
 from sparse_interp.interop.planted_programs import PROGRAMS as PLANTED
 from sparse_interp.interop.programs import PROGRAMS, compile_published
 from sparse_interp.runs import compiled_scores, planted_scores, table
@@ -83,7 +84,7 @@ def program_names(config: config_dict.ConfigDict) -> list[str]:
   """
   if config.programs == 'all':
     return list(PROGRAMS)
-  names = [name for name in config.programs.split(',') if name]
+  names = fields.names_in(config.programs)
   for name in names:
     if name not in PROGRAMS:
       raise ValueError(
@@ -98,11 +99,15 @@ def load_program(
 ) -> CompiledProgram:
   """A published program from its file, or compiled where there is none.
 
+  Args:
+    name: of the program.
+    directory: with files <name>.npz; None: those that ship.
+
   Raises:
     ImportError: if there is no file and Tracr is not installed.
   """
-  path = pathlib.Path(directory or '') / f'{name}.npz'
-  if directory and path.exists():
+  path = pathlib.Path(directory or programs.SHIPPED) / f'{name}.npz'
+  if path.exists():
     return interop.load(path)
   metrics.say(_PHASE, f'{name}: compiled anew, since {path} does not exist')
   return compile_published(name)
@@ -119,7 +124,7 @@ def score_compiled(
     results[name] = compiled_scores.score_program(
       load_program(name, config.programs_directory),
       prune,
-      config.methods.split(','),
+      fields.names_in(config.methods),
       config.seed,
       config.sequences,
       lambda line: metrics.say(_PHASE, line),

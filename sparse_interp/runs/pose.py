@@ -10,6 +10,7 @@ from sparse_interp.circuits import gated_model
 from sparse_interp.circuits.faithfulness import evaluate_model
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.configs import fields
 from sparse_interp.runs import table
 from sparse_interp.runs.pretrained import Model
 from sparse_interp.tasks.encoding import EncodedTask, encode_task
@@ -34,8 +35,12 @@ def task_names(config: config_dict.ConfigDict) -> list[str]:
   """Names of the tasks asked for, all of them for 'all'."""
   if config.tasks == 'all':
     return list(tasks_lib.TASKS)
-  names = config.tasks
-  names = names.split(',') if isinstance(names, str) else list(names)
+  names = fields.names_in(config.tasks)
+  if not names:
+    raise ValueError(
+      'tasks must be all, or names with commas between, got '
+      f'{config.tasks!r}; choose e.g. {next(iter(tasks_lib.TASKS))}.'
+    )
   return [task.name for task in tasks_lib.get_tasks(names)]
 
 

@@ -25,7 +25,7 @@ from sparse_interp.circuits.from_ranking import Unprunable
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.sweep import geometric_mean
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.runs import pose, pretrained, table
+from sparse_interp.runs import pose, pretrained, report, table
 from sparse_interp.tasks.encoding import EncodedTask
 from sparse_interp.training import metrics, sharding
 
@@ -53,7 +53,7 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     config: `model_workdir` names the run that trained the model; `tasks`,
       `pairs`, `prune` and `circuits_at_most` are described in
       experiments/quickstart.py.
-    workdir: receives circuits/, summary.json and config.json.
+    workdir: receives circuits/, summary.json, config.json and report.html.
 
   Returns:
     The content of summary.json.
@@ -91,6 +91,7 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
       **results,
     },
   )
+  report.write(workdir)
   table.print_table(summary)
   return summary
 

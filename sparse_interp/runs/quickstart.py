@@ -7,9 +7,8 @@ from typing import Any
 from ml_collections import config_dict
 
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.runs import pose, pretrained, prune, table
+from sparse_interp.runs import pose, pretrained, prune, report, table
 from sparse_interp.training import metrics, pretrain
-from sparse_interp.viewer.report import write_report
 
 
 def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -28,8 +27,8 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   prune.check(config)
   summary = pretrain.pretrain(config, workdir)
   begun = time.monotonic()
-  report = pathlib.Path(workdir) / 'report.html'
-  if prune.is_complete(workdir) and report.exists():
+  page = pathlib.Path(workdir) / report.PAGE
+  if prune.is_complete(workdir) and page.exists():
     metrics.say('quickstart', f'everything is done already in {workdir}')
   else:
     model = pretrained.load(workdir)
@@ -40,7 +39,7 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     summary = workdir_lib.add_to_summary(
       workdir, {**results, 'wall_seconds': seconds}
     )
-    write_report(workdir, str(report))
+    report.write(workdir)
   table.print_table(summary)
-  print(f'report: {report}', flush=True)
+  print(f'report: {page}', flush=True)
   return summary

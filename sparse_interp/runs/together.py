@@ -4,6 +4,7 @@ Both ways are compiled before they are timed, and take turns.
 """
 
 import dataclasses
+import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from sparse_interp.circuits.gated_model import GatedModel, unit_sizes
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.pruning import optimize, optimize_together
 from sparse_interp.circuits.task_loss import Pairs
-from sparse_interp.interop import load
+from sparse_interp.interop import load, programs
 from sparse_interp.runs.compiled_circuits import gate, record
 from sparse_interp.training import metrics
 
@@ -33,7 +34,8 @@ def time_cases(
   One job of a large model or batch keeps the processor busy by itself; that of
   a small one is mostly overhead, which jobs then share.
   """
-  program = load(config.programs_directory + '/reverse.npz')
+  directory = pathlib.Path(config.programs_directory or programs.SHIPPED)
+  program = load(directory / 'reverse.npz')
   inputs = program.draw(config.program_sequences, config.seed, 'train')
   recorded = record(program, inputs)
   on = {

@@ -1,0 +1,158 @@
+"""Compares a configuration with what its run needs, before the run sees it."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+from sparse_interp.configs import fields, shipped
+from sparse_interp.configs.fields import Field
+from sparse_interp.configs.runs import RUNS, Run
+
+Fields = dict[str, Field]
+
+
+def run_name(config: config_dict.ConfigDict, source: str = 'config') -> str:
+  """The run that a configuration names.
+
+  Args:
+    config: any.
+    source: what it is called in errors, e.g. its file.
+
+  Raises:
+    ValueError: it names none.
+  """
+  name = config.get('run')
+  if isinstance(name, str) and name in RUNS:
+    return name
+  close = isinstance(name, str) and fields.did_you_mean(name, RUNS)
+  hint = f"did you mean '{close}'? Set" if close else 'set'
+  has = ', '.join([str(key) for key in config][:6]) or 'nothing'
+  got = repr(name) if 'run' in config else f'none in {source}, which has {has}'
+  raise ValueError(
+    f'run must be one of {", ".join(RUNS)}, got {got}; {hint} it in '
+    'the configuration or with --config.run.'
+  )
+
+
+def check(
+  config: config_dict.ConfigDict,
+  dataclasses: Mapping[str, Fields],
+  source: str = 'config',
+) -> None:
+  """Compares names and types of all fields; values are for the run to judge.
+
+  Args:
+    config: of any run.
+    dataclasses: {name: fields} of those that `runs.Run` names.
+    source: what the configuration is called in errors, e.g. its file.
+
+  Raises:
+    ValueError: a field is missing, unknown, or of another type.
+  """
+  required, known = needs(config, dataclasses)
+  given = dict(fields.flat(config))
+  for path in required:
+    if path not in given:
+      what = _missing(path, required[path], given, config.run)
+      raise ValueError(f'{source} must {what}')
+  for path, value in given.items():
+    if path not in known and path not in _of_all_runs():
+      raise ValueError(f'{source} must {_unknown(path, value, known)}')
+    wrong = path in known and fields.problem(value, known[path])
+    if wrong:
+      raise ValueError(
+        f'{path} must be {wrong}, got {value!r}; give e.g. '
+        f'{known[path].default!r}.'
+      )
+
+
+def needs(
+  config: config_dict.ConfigDict, dataclasses: Mapping[str, Fields]
+) -> tuple[Fields, Fields]:
+  """(fields that must be there, fields that may be there), by dotted name.
+
+  Args:
+    config: of any run.
+    dataclasses: {name: fields} of those that `runs.Run` names.
+
+  Raises:
+    ValueError: it names no run, or a section of cases is none.
+  """
+  run = RUNS[run_name(config)]
+  required = _reference(run)
+  known = dict(required)
+  for section, name in run.open.items():
+    for key, field in dataclasses[name].items():
+      path = f'{section}.{key}'
+      shown = required.get(path, field).default
+      known[path] = Field(field.kind, field.optional, shown)
+  for section, name in run.cases.items():
+    like = {}
+    for path in [path for path in required if path.startswith(f'{section}.')]:
+      like.setdefault(path.rpartition('.')[2], required.pop(path))
+      del known[path]
+    cases = config.get(section)
+    if not isinstance(cases, config_dict.ConfigDict):
+      raise ValueError(
+        f'{section} must be a section, got {cases!r}; see '
+        f'--config={run.reference}.'
+      )
+    for case in cases:
+      at = f'{section}.{case}.'
+      known |= {f'{at}{key}': f for key, f in dataclasses[name].items()}
+      own = {k: f for k, f in like.items() if k not in dataclasses[name]}
+      known |= {f'{at}{key}': field for key, field in own.items()}
+      required |= {f'{at}{key}': field for key, field in own.items()}
+  return required, known
+
+
+def _reference(run: Run) -> Fields:
+  return fields.of_config(shipped.load(run.reference, *run.variant))
+
+
+@functools.cache
+def _of_all_runs() -> frozenset[str]:
+  """Names of the fields of all runs: a configuration may serve several."""
+  return frozenset(path for run in RUNS.values() for path in _reference(run))
+
+
+def _missing(
+  path: str, field: Field, given: Mapping[str, Any], run: str
+) -> str:
+  """What must be there, if a field is not among those given."""
+  see = f'--config={RUNS[run].reference}'
+  parts = path.split('.')
+  for i in range(1, len(parts)):
+    section = '.'.join(parts[:i])
+    if section in given:
+      return (
+        f'have {section} as a section with fields such as {path}, got '
+        f'{given[section]!r}; see {see}.'
+      )
+    if not any(other.startswith(f'{section}.') for other in given):
+      return (
+        f'have the section {section} for run {run!r}, got none; '
+        f'add it as in {see}, e.g. with {path} = {field.default!r}.'
+      )
+  inside = next((p for p in given if p.startswith(f'{path}.')), None)
+  if inside:
+    return (
+      f'have {field.words} as {path}, got a section with {inside}; set it to '
+      f'e.g. {field.default!r}.'
+    )
+  strange = [p for p in given if p not in _of_all_runs()]
+  typo = fields.did_you_mean(path, strange)
+  hint = f' (is it {typo} that was meant?)' if typo else ''
+  return (
+    f'have the field {path} for run {run!r}, got none{hint}; add '
+    f'it, {field.default!r} in {see}.'
+  )
+
+
+def _unknown(path: str, value: Any, known: Mapping[str, Field]) -> str:
+  """What must be, if a field is there that no run reads."""
+  close = fields.did_you_mean(path, known)
+  hint = f'did you mean {close}?' if close else 'remove it.'
+  return f'have only fields that a run reads, got {path} = {value!r}; {hint}'
