@@ -26,6 +26,9 @@ on most programs, so that F1 tells little about a ranking; AUROC does.
 
 from ml_collections import config_dict
 
+from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.training import fields
+
 
 def get_config() -> config_dict.ConfigDict:
   """Returns the configuration."""
@@ -36,36 +39,45 @@ def get_config() -> config_dict.ConfigDict:
   config.programs = 'all'  # or names with commas between
   # Directory of files <program>.npz; None: those that ship. A program without
   # a file is compiled, which needs the extra `tracr`.
-  config.programs_directory = config_dict.placeholder(str)
+  config.programs_directory = fields.optional(str)
   # With commas between, of those here.
   config.methods = 'edge_masks,node_masks,eap,eap_ig,attribution,random'
   config.sequences = 256  # of varied lengths, at most; and as many to test
 
-  # Fields of circuits PruneConfig, the same for all programs and methods.
-  config.compiled = config_dict.ConfigDict()
-  config.compiled.ablation = 'task_mean'
-  # A hundredth of the variance of the outputs may get lost, by convention:
-  # chosen beforehand, not by what comes out.
-  config.compiled.target_loss = 1e-2
-  config.compiled.margin = 5e-3
-  config.compiled.attempts = 1
-  config.compiled.calibrate = 'after'
-  config.compiled.steps = 400
-  config.compiled.batch_pairs = 32
-  config.compiled.k_coef = 1e-3
-  config.compiled.learning_rate = 1e-2
+  # The same for all programs and methods; the run sets `gates`.
+  config.compiled = fields.section(
+    PruneConfig,
+    leave_out=('gates',),
+    ablation='task_mean',
+    # A hundredth of the variance of the outputs may get lost, by convention:
+    # chosen beforehand, not by what comes out.
+    target_loss=1e-2,
+    margin=5e-3,
+    attempts=1,
+    calibrate='after',
+    steps=400,
+    batch_pairs=32,
+    k_coef=1e-3,
+    learning_rate=1e-2,
+    init_attribution=0.0,
+    min_necessity=None,
+    selection_pairs=64,
+    holdout_pairs=128,
+  )
 
   # Model to plant programs in; None: compiled ones only.
-  config.model_workdir = config_dict.placeholder(str)
+  config.model_workdir = fields.optional(str)
   config.pairs = 512  # of prompts for training; half as many test
   config.length = 40  # tokens of every prompt
   config.planted_method = 'edge_masks'  # or 'eap_ig'
-  config.planted = config_dict.ConfigDict()
-  config.planted.gates = 'edges'
-  config.planted.ablation = 'mean'
-  config.planted.calibrate = 'during'
-  config.planted.target_loss = 0.15  # nats; published
-  config.planted.k_coef = 3e-3
-  # Planted circuits fail as a whole: masks from a level start get no gradient.
-  config.planted.init_attribution = 0.5
+  # Planted circuits fail as a whole: masks from a level start get no gradient,
+  # so `init_attribution` must not be 0.
+  config.planted = fields.section(
+    PruneConfig,
+    gates='edges',
+    k_coef=3e-3,
+    min_necessity=None,
+    selection_pairs=64,
+    holdout_pairs=128,
+  )
   return config

@@ -12,6 +12,8 @@ from recorded ones; the same is in summary.json.
 
 from ml_collections import config_dict
 
+from sparse_interp.training import fields
+
 
 def get_config() -> config_dict.ConfigDict:
   """Returns the configuration."""
@@ -20,18 +22,18 @@ def get_config() -> config_dict.ConfigDict:
   config.seed = 0  # of the order of the text
   # Directory, or the file with the weights; gs://, s3:// and https:// with the
   # extras gcs, s3 and http.
-  config.source = config_dict.placeholder(str)
+  config.source = fields.optional(str)
   # What the file with the weights must hash to; None: not checked.
-  config.sha256 = config_dict.placeholder(str)
+  config.sha256 = fields.optional(str)
   # Directory with vocab.bpe and encoder.json, or with tokenizer.json; None:
   # looked for in the source.
-  config.tokenizer = config_dict.placeholder(str)
+  config.tokenizer = fields.optional(str)
   # Text for the means of removed nodes: a file, a directory, or a corpus as in
   # data.corpora of a pretrain run. It should be like the training text.
   config.text = 'stdlib'
   # Tokens per window of that text; None: 256, or the model's context if less.
-  config.length = config_dict.placeholder(int)
+  config.length = fields.optional(int)
   # Recorded tokens, logits and act__<site with __ for dots> in an npz file.
-  config.reference = config_dict.placeholder(str)
+  config.reference = fields.optional(str)
   config.tolerance = 1e-3  # largest difference from it, logits
   return config

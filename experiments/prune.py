@@ -5,12 +5,14 @@
         --config.tasks=lambda_func,with_as --workdir=runs/prune
 
 Writes circuits/<task>/ and summary.json. The hyper-parameters are those of
-experiments/quickstart.py.
+experiments/quickstart.py; every field of PruneConfig can be set, as in
+--config.prune.gates=edges.
 """
 
 from ml_collections import config_dict
 
 from sparse_interp import configs
+from sparse_interp.training import fields
 
 
 def get_config() -> config_dict.ConfigDict:
@@ -21,8 +23,9 @@ def get_config() -> config_dict.ConfigDict:
   config.seed = whole.seed
   # Of a pretrain, quickstart or import_model run.
   config.model_workdir = config_dict.placeholder(str)
+  config.model_workdir = fields.optional(str)
   config.tasks = whole.tasks
-  config.circuits_at_most = config_dict.placeholder(int)
+  config.circuits_at_most = fields.optional(int)
   config.pairs = whole.pairs
   config.prune = whole.prune
   return config

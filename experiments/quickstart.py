@@ -17,6 +17,8 @@ two on a model too small to learn much; that is for tests.
 from ml_collections import config_dict
 
 from sparse_interp import configs
+from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.training import fields
 
 SIZES = ('laptop', 'tiny')
 
@@ -38,32 +40,15 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
   config.tasks = 'all'  # or names with commas between
   # Circuits are found for so many learned tasks, in the published order; None
   # for all, as in experiments/prune.py.
-  config.circuits_at_most = config_dict.placeholder(int)
-  config.circuits_at_most = 8
+  config.circuits_at_most = fields.optional(int, 8)
 
   config.pairs = config_dict.ConfigDict()
   config.pairs.train = 768  # pairs of prompts to prune on
   config.pairs.test = 256  # pairs that only measure
   config.pairs.length = 80  # longest prompt, in tokens
 
-  config.prune = config_dict.ConfigDict()  # fields of circuits PruneConfig
-  config.prune.gates = 'nodes'  # or 'edges'
-  config.prune.ablation = 'mean'  # or another of circuits/ablation.py
-  config.prune.kl_weight = 0.0  # share of KL to the full model in the loss
-  config.prune.target_on = 'task'  # or 'kl'
-  config.prune.target_loss = 0.15  # nats; published
-  config.prune.products = 'auto'  # with weights: or 'dense', 'row_sparse'
-  config.prune.steps = 160
-  config.prune.learning_rate = 3e-2
-  config.prune.k_coef = 5e-3  # price of a node, in nats
-  config.prune.k_warmup_fraction = 0.5  # of the steps, until it is reached
-  config.prune.batch_pairs = 16
-  # Gates start in the order of integrated attribution: a sharp circuit, which
-  # fails when one part does, gives gates at one level no gradient to go by.
-  config.prune.init_attribution = 0.5
-  config.prune.min_necessity = 0.6  # on train pairs
-  config.prune.selection_pairs = 128  # of train pairs, for the search
-  config.prune.holdout_pairs = 192  # further ones, to judge what it found
+  # Every field is explained where its default is, in PruneConfig.
+  config.prune = fields.section(PruneConfig)
   if size == 'tiny':
     config.data.length = 80  # prompts have to fit
     config.train.tokens = 40 * 8 * 80

@@ -25,6 +25,8 @@ Needs the extra `search`. An interrupted run goes on where it was.
 from ml_collections import config_dict
 
 from sparse_interp import configs
+from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.training import fields
 
 
 def get_config() -> config_dict.ConfigDict:
@@ -34,11 +36,13 @@ def get_config() -> config_dict.ConfigDict:
   config.trials = 3  # configurations that each kind of mask is tuned with
   config.parallel = 1  # of them in one call; more pay off on a GPU
   config.targets = (0.5, 0.15, 0.05, 0.015)  # of the curves, in nats
-  # What is asked of both kinds alike is in `prune`; the rest differs.
-  config.prune.min_necessity = None
-  config.prune.unlock()
-  del config.prune.k_coef
-  config.prune.attempts = 3
+  # What is asked of both kinds alike; in the rest they differ, or it is what is
+  # compared. The model is run under mean ablation.
+  config.prune = fields.section(
+    PruneConfig,
+    leave_out=('gates', 'k_coef', 'eliminate', 'ablation', 'products'),
+    min_necessity=None,
+  )
   # Node gates start at one level, as published.
   config.nodes = config_dict.ConfigDict(
     {'k_coef': 5e-3, 'init_attribution': 0.0}
@@ -49,7 +53,7 @@ def get_config() -> config_dict.ConfigDict:
   # Eight jobs as one call, against the same in sequence: on this model, and on
   # a compiled program from this directory (None: the one that ships), with
   # batches of several sizes.
-  config.programs_directory = config_dict.placeholder(str)
+  config.programs_directory = fields.optional(str)
   config.program_sequences = 128  # of that program
   config.together = config_dict.ConfigDict()
   for gates in ('nodes', 'edges'):

@@ -64,6 +64,8 @@ def parse(
   _require(values)
   path, variant = read.locate(values.config)
   config = read.read(path, variant)
+  # What may be set depends on the run, which may be set itself.
+  given.sort(key=lambda one: one[0] != 'run')
   overrides.apply(config, given, lambda: further(config))
   return Asked(config.lock(), values.workdir, str(path))
 

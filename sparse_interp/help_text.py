@@ -70,7 +70,7 @@ def _field_lines() -> list[str]:
     reference = shipped.load(run.reference, *run.variant)
     own = notes.of_reference(run.reference)
     for path, field in fields.of_config(reference).items():
-      if path != 'run' and path.split('.')[0] not in run.cases:
+      if path != 'run' and f'{path.split(".")[0]}.*' not in run.loose:
         # The same name may stand for another thing in another run.
         meant = path, own.get(path) or texts.get(path, '')
         readers.setdefault(meant, []).append(name)

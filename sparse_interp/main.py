@@ -19,14 +19,16 @@ from typing import Any
 from ml_collections import config_dict
 
 from sparse_interp import command_line
+from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.configs import check, fields, paths
 from sparse_interp.files import errors, quiet
+from sparse_interp.models import GPTConfig
 
 Function = Callable[[config_dict.ConfigDict, str], dict[str, Any]]
 
 
 def functions() -> dict[str, Function]:
-  """{name of a run: what does it}; takes seconds, for what they import."""
+  """{name of a run: what does it}; imports all of them, which takes seconds."""
   from sparse_interp.runs import (
     ground_truth,
     import_model,
@@ -69,19 +71,16 @@ def run(
     ValueError: There is no run of that name, or a field is missing, unknown or
       wrong.
   """
-  name = check.run_name(config, source)
-  check.check(config, _dataclasses(), source)
+  config = check.check(config, _dataclasses(), source)
+  paths.expand(config)
   from sparse_interp.training import memory
 
   memory.keep_freed_memory()
-  functions()[name](paths.expand(config), os.path.expanduser(workdir))
+  functions()[config.run](config, os.path.expanduser(workdir))
 
 
 def _dataclasses() -> dict[str, dict[str, fields.Field]]:
   """Fields of the dataclasses that sections of a configuration hold."""
-  from sparse_interp.circuits.prune_config import PruneConfig
-  from sparse_interp.models import GPTConfig
-
   return {
     'GPTConfig': fields.of_dataclass(GPTConfig),
     'PruneConfig': fields.of_dataclass(PruneConfig),

@@ -21,30 +21,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from sparse_interp.circuits.ablation_names import (
+  ABLATIONS,
+  CONSTANT,
+  OF_OTHER_PROMPTS,
+  check_ablation,
+)
 from sparse_interp.models import GPT, GPTConfig, frozen, sites
 
-ABLATIONS = (
-  'mean',
-  'task_mean',
-  'zero',
-  'resample',
-  'counterfactual',
-  'subsets',
-)
-CONSTANT = ('mean', 'task_mean', 'zero')
-OF_OTHER_PROMPTS = ('resample', 'counterfactual')
+__all__ = [
+  'ABLATIONS',
+  'CONSTANT',
+  'OF_OTHER_PROMPTS',
+  'check_ablation',
+  'constants',
+  'site_means',
+  'task_means',
+]
 
 # Pairs or sequences per call.
 _PROMPTS = 64
-
-
-def check_ablation(ablation: str) -> None:
-  """Raises ValueError if there is no ablation of this name."""
-  if ablation not in ABLATIONS:
-    raise ValueError(
-      f'prune.ablation must be one of {", ".join(ABLATIONS)}, got '
-      f'{ablation!r}; choose e.g. {ABLATIONS[0]!r}.'
-    )
 
 
 @functools.partial(jax.jit, static_argnames='config')

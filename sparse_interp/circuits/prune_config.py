@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from sparse_interp.circuits.ablation import check_ablation
-from sparse_interp.models.frozen import PRODUCTS
+from sparse_interp.circuits.ablation_names import check_ablation
+from sparse_interp.models.config import PRODUCTS
 
 _CHOICES = {
   'gates': ('nodes', 'edges'),
@@ -17,10 +17,12 @@ _CHOICES = {
 class PruneConfig:
   """Hyper-parameters of pruning, with the published names where they exist.
 
+  The defaults are those of the quickstart; experiments say where they differ.
+
   Attributes:
     gates: what carries a gate, 'nodes' (published) or 'edges'.
     tie_qk: with nodes, one gate for the same channel of queries and keys.
-    ablation: what removed parts take, one of `ablation.ABLATIONS`.
+    ablation: what removed parts take, one of those in `ablation`.
     kl_weight: share of KL to the full model's answers in the loss that gates
       are learned with; the rest is the task loss (published: all of it).
     target_on: loss that the target is for, 'task' or 'kl'.
@@ -78,7 +80,7 @@ class PruneConfig:
   k_warmup_fraction: float = 0.5
   init_noise_scale: float = 1e-2
   init_noise_bias: float = 1e-1
-  init_attribution: float = 0.0
+  init_attribution: float = 0.5
   weight_decay: float = 1e-3
   learning_rate: float = 3e-2
   warmup_fraction: float = 5e-2
@@ -89,12 +91,12 @@ class PruneConfig:
   final_resid: bool = True
   target_loss: float = 0.15
   margin: float = 0.03
-  selection_pairs: int = 64
-  holdout_pairs: int = 128
+  selection_pairs: int = 128
+  holdout_pairs: int = 192
   attempts: int = 3
   calibrate: str = 'during'
   eliminate: bool = True
-  min_necessity: float | None = None
+  min_necessity: float | None = 0.6
   products: str = 'auto'
 
   def __post_init__(self):

@@ -40,7 +40,7 @@ def check(
   config: config_dict.ConfigDict,
   dataclasses: Mapping[str, Fields],
   source: str = 'config',
-) -> None:
+) -> config_dict.ConfigDict:
   """Compares names and types of all fields; values are for the run to judge.
 
   Args:
@@ -48,14 +48,19 @@ def check(
     dataclasses: {name: fields} of those that `runs.Run` names.
     source: what the configuration is called in errors, e.g. its file.
 
+  Returns:
+    A copy with nothing left out: fields that may be None are, where nothing
+    else is said, and those of dataclasses are at their defaults.
+
   Raises:
     ValueError: a field is missing, unknown, or of another type.
   """
+  run_name(config, source)
   required, known = needs(config, dataclasses)
   given = dict(fields.flat(config))
-  for path in required:
+  for path, field in required.items():
     if path not in given:
-      what = _missing(path, required[path], given, config.run)
+      what = _missing(path, field, given, config.run)
       raise ValueError(f'{source} must {what}')
   for path, value in given.items():
     if path not in known and path not in _of_all_runs():
@@ -63,9 +68,10 @@ def check(
     wrong = path in known and fields.problem(value, known[path])
     if wrong:
       raise ValueError(
-        f'{path} must be {wrong}, got {value!r}; give e.g. '
+        f'{path} must be {wrong}, got {value!r} in {source}; give e.g. '
         f'{known[path].default!r}.'
       )
+  return _complete(config, dataclasses)
 
 
 def needs(
@@ -78,34 +84,69 @@ def needs(
     dataclasses: {name: fields} of those that `runs.Run` names.
 
   Raises:
-    ValueError: it names no run, or a section of cases is none.
+    ValueError: it names no run, or lacks a section of it.
   """
   run = RUNS[run_name(config)]
-  required = _reference(run)
-  known = dict(required)
-  for section, name in run.open.items():
-    for key, field in dataclasses[name].items():
-      path = f'{section}.{key}'
-      shown = required.get(path, field).default
-      known[path] = Field(field.kind, field.optional, shown)
-  for section, name in run.cases.items():
-    like = {}
-    for path in [path for path in required if path.startswith(f'{section}.')]:
-      like.setdefault(path.rpartition('.')[2], required.pop(path))
+  reference = _reference(run)
+  known, required = dict(reference), dict(reference)
+  for pattern, name in {**run.open, **run.loose}.items():
+    own = {}  # fields of such a section in the reference
+    for path in [path for path in required if _is_in(path, pattern)]:
+      own.setdefault(path.rpartition('.')[2], required.pop(path))
       del known[path]
-    cases = config.get(section)
-    if not isinstance(cases, config_dict.ConfigDict):
-      raise ValueError(
-        f'{section} must be a section, got {cases!r}; see '
-        f'--config={run.reference}.'
-      )
-    for case in cases:
-      at = f'{section}.{case}.'
-      known |= {f'{at}{key}': f for key, f in dataclasses[name].items()}
-      own = {k: f for k, f in like.items() if k not in dataclasses[name]}
-      known |= {f'{at}{key}': field for key, field in own.items()}
-      required |= {f'{at}{key}': field for key, field in own.items()}
-  return required, known
+    for section in _sections(pattern, config, run):
+      for key, field in {**own, **dataclasses[name]}.items():
+        path, shown = f'{section}.{key}', own.get(key, field)
+        optional = field.optional or shown.optional
+        known[path] = Field(field.kind, optional, shown.default)
+        if key not in dataclasses[name]:
+          required[path] = field
+  # What may be None is None where nothing is said.
+  return {k: f for k, f in required.items() if f.default is not None}, known
+
+
+def _is_in(path: str, pattern: str) -> bool:
+  section = path.rpartition('.')[0]
+  if pattern.endswith('.*'):
+    section = f'{section.rpartition(".")[0]}.*'
+  return section == pattern
+
+
+def _sections(
+  pattern: str, config: config_dict.ConfigDict, run: Run
+) -> list[str]:
+  """Sections of a configuration that a pattern stands for."""
+  name = pattern.removesuffix('.*')
+  section = config.get(name)
+  if not isinstance(section, config_dict.ConfigDict):
+    raise ValueError(
+      f'config must have the section {name}, got {section!r}; add it as in '
+      f'--config={run.reference}.'
+    )
+  return [name] if name == pattern else [f'{name}.{case}' for case in section]
+
+
+def _complete(
+  config: config_dict.ConfigDict, dataclasses: Mapping[str, Fields]
+) -> config_dict.ConfigDict:
+  run = RUNS[config.run]
+  filled = {}
+  for path, field in _reference(run).items():
+    section, _, key = path.rpartition('.')
+    if not any(_is_in(path, pattern) for pattern in run.loose):
+      like = dataclasses.get(run.open.get(section), {})
+      filled[path] = like.get(key, field).default
+  given = dict(fields.flat(config))
+  result = config.copy_and_resolve_references()
+  with result.unlocked(), result.ignore_type():
+    for path, value in filled.items():
+      if path not in given:
+        section, _, key = path.rpartition('.')
+        at = result
+        for name in section.split('.') if section else ():
+          at = at.setdefault(name, config_dict.ConfigDict())
+        at[key] = value
+  return result
 
 
 def _reference(run: Run) -> Fields:

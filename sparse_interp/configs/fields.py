@@ -45,8 +45,8 @@ def of_config(
 ) -> dict[str, Field]:
   """{dotted name: field} of all that are no sections, in their order.
 
-  A field that was made by `config_dict.placeholder` is optional, whatever it
-  was set to later.
+  A field that is a reference, as `config_dict.placeholder` makes it, may be
+  None, whatever it was set to later.
   """
   found = {}
   for name, value in config.iteritems(preserve_field_references=True):
@@ -62,18 +62,20 @@ def of_config(
 
 def of_dataclass(cls: type) -> dict[str, Field]:
   """{name: field} of a dataclass whose annotations are plain types."""
-  hints, found = typing.get_type_hints(cls), {}
-  for field in dataclasses.fields(cls):
-    hint, optional = hints[field.name], False
-    if isinstance(hint, types.UnionType):
-      kinds = [kind for kind in hint.__args__ if kind is not type(None)]
-      hint, optional = kinds[0], len(kinds) < len(hint.__args__)
-    kind = typing.get_origin(hint) or hint
-    found[field.name] = _field(kind, optional, field.default)
-  return found
+  hints = typing.get_type_hints(cls)
+  return {
+    field.name: _field(hints[field.name], False, field.default)
+    for field in dataclasses.fields(cls)
+  }
 
 
-def _field(kind: type, optional: bool, default: Any) -> Field:
+def _field(hint: Any, optional: bool, default: Any) -> Field:
+  if isinstance(hint, types.UnionType):
+    kinds = hint.__args__
+    optional = optional or type(None) in kinds
+    # float | int is a number.
+    hint = next(kind for kind in kinds if kind is not type(None))
+  kind = typing.get_origin(hint) or hint
   kind = tuple if kind is list else kind
   return Field(kind if kind in _WORDS else None, optional, default)
 

@@ -10,20 +10,14 @@ from ml_collections import config_dict
 _HOME = re.compile(r'(?P<kind>(?:files:|jsonl:|parquet:)?)(?P<path>~.*)', re.S)
 
 
-def expand(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-  """A copy with every ~ at the beginning of a path replaced by the home."""
-  copy = config.copy_and_resolve_references()
-  _expand_section(copy)
-  return copy
-
-
-def _expand_section(section: config_dict.ConfigDict) -> None:
-  with section.unlocked(), section.ignore_type():
-    for name, value in section.items():
+def expand(config: config_dict.ConfigDict) -> None:
+  """Replaces every ~ at the beginning of a path by the home, in place."""
+  with config.unlocked(), config.ignore_type():
+    for name, value in config.items():
       if isinstance(value, config_dict.ConfigDict):
-        _expand_section(value)
+        expand(value)
       elif (expanded := _expand(value)) != value:
-        section[name] = expanded
+        config[name] = expanded
 
 
 def _expand(value: Any) -> Any:

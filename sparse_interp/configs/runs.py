@@ -12,16 +12,17 @@ class Run:
     says: what it does, in a line.
     reference: configuration that ships and has every field that it reads.
     variant: of that configuration.
-    open: {section: dataclass whose fields it may hold besides}.
-    cases: {section: dataclass}: sections of any name in it, each with fields as
-      those of the reference have, and of the dataclass.
+    open: {section: dataclass whose fields it holds, those left out at their
+      defaults}.
+    loose: {section: dataclass}: sections that hold what differs from another
+      one. A last * stands for all that are in a section.
   """
 
   says: str
   reference: str
   variant: tuple[str, ...] = ()
   open: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  cases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  loose: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 _MODEL, _PRUNE = 'GPTConfig', 'PruneConfig'
@@ -45,8 +46,8 @@ RUNS = {
   'strength': Run(
     'node masks, edge masks and attribution side by side',
     'strength',
-    open={'prune': _PRUNE, 'nodes': _PRUNE, 'edges': _PRUNE},
-    cases={'together': _PRUNE},
+    open={'prune': _PRUNE},
+    loose={'nodes': _PRUNE, 'edges': _PRUNE, 'together.*': _PRUNE},
   ),
   'ground_truth': Run(
     'methods against circuits that are known',

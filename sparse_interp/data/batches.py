@@ -24,6 +24,11 @@ from jaxtyping import Int32, UInt
 # Threads, not processes, so that nothing outlives a run that is killed.
 _READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
+# Where the endless sequence of windows ends. grain's own end, the largest
+# integer that a length can be, leaves no room for its sums when a share of a
+# batch is a single row.
+_END = 2**62
+
 
 class TokenWindows:
   """Random access to the windows of a token stream, a source for grain."""
@@ -159,7 +164,7 @@ def _mixture(
     )
   if length < 2:
     raise ValueError(
-      'model.context_length must be at least 2 (a token and its successor), '
+      'data.length must be at least 2 (a token and its successor), '
       f'got {length}; choose e.g. 256.'
     )
   if seed < 0:
@@ -172,11 +177,11 @@ def _mixture(
         f'data.corpora must each hold at least one context of {length} tokens, '
         f'got {len(tokens)} in {names[i] if names else f"corpus {i}"}; use '
         'more text, a larger data.validation_fraction if it is the validation '
-        'split that is short, or a smaller model.context_length.'
+        'split that is short, or a smaller data.length.'
       )
     # grain adds the number of the pass to the seed, so seeds that follow each
     # other would share passes; hashed seeds do not.
     shuffle_seed = int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
     dataset = grain.MapDataset.source(windows).shuffle(seed=shuffle_seed)
     datasets.append(dataset.repeat())
-  return grain.MapDataset.mix(datasets, list(weights))
+  return grain.MapDataset.mix(datasets, list(weights))[:_END]

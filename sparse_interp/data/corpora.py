@@ -94,25 +94,53 @@ def split_documents(
   A document's side depends on nothing but its text and the fraction, so adding
   documents moves none, and two corpora that share a document agree about it.
 
+  Whole documents cannot be shared out where there are too few of them: where
+  one is longer than all others together, as a single file is, or where all fall
+  on one side. Then every document is cut instead, whatever file it is from: its
+  beginning is for training and its last lines, about `validation_fraction` of
+  its characters, are for validation; a line that is too long for that is cut,
+  too. Such corpora must not share documents with others.
+
   Args:
     documents: The documents, kept in order on each side.
     validation_fraction: Expected share of validation documents, in [0, 1).
 
   Returns:
-    The pair (train, validation).
+    The pair (train, validation). With a fraction above 0 and two characters of
+    text, neither is empty.
   """
   if not 0 <= validation_fraction < 1:
     raise ValueError(
       'data.validation_fraction must be in [0, 1), '
       f'got {validation_fraction}; choose e.g. 0.05.'
     )
+  if not validation_fraction:
+    return list(documents), []
   bound = int(validation_fraction * 2**64)
-  train, validation = [], []
+  sides = train, validation = [], []
   for document in documents:
     digest = _digest(document.encode())
     is_validation = int.from_bytes(digest[:8], 'big') < bound
-    (validation if is_validation else train).append(document)
-  return train, validation
+    sides[is_validation].append(document)
+  sizes = [len(document) for document in documents]
+  if train and validation and 2 * max(sizes) <= sum(sizes):
+    return sides
+  halves = [_cut(document, validation_fraction) for document in documents]
+  return [a for a, _ in halves if a], [b for _, b in halves if b]
+
+
+def _cut(document: str, fraction: float) -> tuple[str, str]:
+  """The beginning of a document, and `fraction` of it: lines, if they fit."""
+  size = len(document)
+  if size < 2:
+    return document, ''
+  at = min(max(1, round(size * (1 - fraction))), size - 1)
+  before = document.rfind('\n', 0, at) + 1
+  after = document.find('\n', at) + 1 or size
+  nearest = min(before, after, key=lambda end: abs(end - at))
+  if abs(nearest - at) <= min(at, size - at) // 2:
+    at = nearest
+  return document[:at], document[at:]
 
 
 def corpus_hash(documents: Iterable[str]) -> str:

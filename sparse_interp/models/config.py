@@ -20,6 +20,10 @@ ACTIVATION_SITES = (
 # published model does.
 RESIDUAL_SITES = ('resid_post_attn', 'resid_post_mlp')
 
+# How a model may multiply with its weights: with all of them, with the nonzero
+# ones, or with these where that is known to be faster.
+PRODUCTS = ('auto', 'dense', 'row_sparse')
+
 _CHOICES = {
   'norm': ('rms', 'layer', 'none'),
   'activation': ('gelu', 'gelu_tanh', 'relu'),

@@ -9,13 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_interp.models.config import GPTConfig
+from sparse_interp.models.config import PRODUCTS, GPTConfig
 from sparse_interp.models.sites import edge_matrices
 from sparse_interp.ops import row_sparse
 
 Kernel = jax.Array | np.ndarray | row_sparse.RowSparse
-
-PRODUCTS = ('auto', 'dense', 'row_sparse')
 
 # On 2 cores, products with the nonzero weights alone are 2 times faster than
 # dense ones at 1 in 8, 3 times at 1 in 16 and 5 to 9 times at 1 in 64; at 1 in

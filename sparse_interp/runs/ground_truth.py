@@ -14,13 +14,13 @@ from ml_collections import config_dict
 
 from sparse_interp import interop
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.configs import fields
+from sparse_interp.configs.fields import names_in
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.interop import CompiledProgram, programs
 from sparse_interp.interop.planted_programs import PROGRAMS as PLANTED
 from sparse_interp.interop.programs import PROGRAMS, compile_published
 from sparse_interp.runs import compiled_scores, planted_scores, table
-from sparse_interp.training import metrics, sharding
+from sparse_interp.training import fields, metrics, sharding
 
 _PHASE = 'ground_truth'
 
@@ -42,7 +42,9 @@ def ground_truth(
   """
   names = program_names(config)
   prune = {
-    gates: PruneConfig(**{**config.compiled.to_dict(), 'gates': gates})
+    gates: fields.read(
+      PruneConfig, config.compiled.to_dict(), 'compiled', gates=gates
+    )
     for gates in ('edges', 'nodes')
   }
   if config.planted_method not in planted_scores.METHODS:
@@ -50,7 +52,7 @@ def ground_truth(
       f'planted_method must be one of {", ".join(planted_scores.METHODS)}, got '
       f'{config.planted_method!r}; choose one of these.'
     )
-  for_planted = PruneConfig(**config.planted.to_dict())
+  for_planted = fields.read(PruneConfig, config.planted.to_dict(), 'planted')
   begun = time.monotonic()
   workdir_lib.claim(workdir, config.to_dict())
   results = score_compiled(config, names, prune)
@@ -84,7 +86,7 @@ def program_names(config: config_dict.ConfigDict) -> list[str]:
   """
   if config.programs == 'all':
     return list(PROGRAMS)
-  names = fields.names_in(config.programs)
+  names = names_in(config.programs)
   for name in names:
     if name not in PROGRAMS:
       raise ValueError(
@@ -124,7 +126,7 @@ def score_compiled(
     results[name] = compiled_scores.score_program(
       load_program(name, config.programs_directory),
       prune,
-      fields.names_in(config.methods),
+      names_in(config.methods),
       config.seed,
       config.sequences,
       lambda line: metrics.say(_PHASE, line),

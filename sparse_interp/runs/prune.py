@@ -27,7 +27,7 @@ from sparse_interp.circuits.sweep import geometric_mean
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import pose, pretrained, report, table
 from sparse_interp.tasks.encoding import EncodedTask
-from sparse_interp.training import metrics, sharding
+from sparse_interp.training import fields, metrics, sharding
 
 _PHASE = 'prune'
 
@@ -115,15 +115,7 @@ def check(config: config_dict.ConfigDict) -> None:
 
 def prune_config(config: config_dict.ConfigDict) -> PruneConfig:
   """The hyper-parameters of pruning as library code takes them."""
-  fields = config.prune.to_dict()
-  known = {field.name for field in dataclasses.fields(PruneConfig)}
-  for name in fields:
-    if name not in known:
-      raise ValueError(
-        f'prune.{name} must be a field of PruneConfig, got {fields[name]!r}; '
-        'remove it.'
-      )
-  return PruneConfig(**fields)
+  return fields.read(PruneConfig, config.prune.to_dict(), 'prune')
 
 
 def find_circuits(

@@ -192,7 +192,10 @@ def _pruning(
     jnp.asarray(rng.integers(0, model.vocab_size, shape[:2], np.int32)),
   )
   asked = PruneConfig(
-    steps=config.steps, batch_pairs=config.batch_pairs, products=products
+    steps=config.steps,
+    batch_pairs=config.batch_pairs,
+    products=products,
+    init_attribution=0.0,
   )
   sizes = gated_model.unit_sizes(gated, 'nodes')
 

@@ -46,7 +46,7 @@ from sparse_interp.runs import (
   table,
   together,
 )
-from sparse_interp.training import metrics, sharding
+from sparse_interp.training import fields, metrics, sharding
 
 _PHASE = 'strength'
 
@@ -116,8 +116,10 @@ def hyperparameters(
   config: config_dict.ConfigDict, gates: str, eliminate: bool
 ) -> PruneConfig:
   """Where the search starts: the defaults for nodes or for edges."""
-  fields = {**config.prune.to_dict(), **config[gates].to_dict()}
-  return PruneConfig(**{**fields, 'gates': gates, 'eliminate': eliminate})
+  values = {**config.prune.to_dict(), **config[gates].to_dict()}
+  return fields.read(
+    PruneConfig, values, 'prune', gates=gates, eliminate=eliminate
+  )
 
 
 def compare(

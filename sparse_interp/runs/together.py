@@ -18,7 +18,7 @@ from sparse_interp.circuits.pruning import optimize, optimize_together
 from sparse_interp.circuits.task_loss import Pairs
 from sparse_interp.interop import load, programs
 from sparse_interp.runs.compiled_circuits import gate, record
-from sparse_interp.training import metrics
+from sparse_interp.training import fields, metrics
 
 _PHASE = 'strength'
 
@@ -44,12 +44,11 @@ def time_cases(
   }
   results = {}
   for name, case in config.together.items():
-    fields = {**config.prune.to_dict(), **case.to_dict()}
-    gated, data = on[fields.pop('on')]
-    repetitions = fields.pop('repetitions')
-    results[name] = time_together(
-      gated, data, PruneConfig(**fields), repetitions
-    )
+    values = {**config.prune.to_dict(), **case.to_dict()}
+    gated, data = on[values.pop('on')]
+    repetitions = values.pop('repetitions')
+    asked = fields.read(PruneConfig, values, f'together.{name}')
+    results[name] = time_together(gated, data, asked, repetitions)
     metrics.say(_PHASE, line(name, results[name]))
   return results
 

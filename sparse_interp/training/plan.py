@@ -12,6 +12,7 @@ from ml_collections import config_dict
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.products import DENSE, Products, skipping_pays
 from sparse_interp.sparsity import projection, schedules
+from sparse_interp.training import fields
 from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import state as state_lib
 
@@ -145,26 +146,33 @@ def _products(
   return Products(block, skip_zeros=skip and block is None)
 
 
+# Entries of a bigram table, beyond which it is off unless it is asked for. The
+# published models have 2048 ** 2; this many take 1 GB in training.
+_LARGEST_TABLE = 8192**2
+
+
 def model_config(config: config_dict.ConfigDict) -> GPTConfig:
   """The architecture; its vocabulary and context are those of the data.
+
+  Where `model.bigram_table` is None, there is one up to a vocabulary of 8192.
 
   Raises:
     ValueError: `config.model` has a field that GPTConfig lacks or refuses.
   """
-  fields = config.model.to_dict()
-  known = {field.name for field in dataclasses.fields(GPTConfig)}
-  for name in fields:
-    if name not in known or name in ('vocab_size', 'context_length'):
-      raise ValueError(
-        f'model.{name} must not be set: it is not a field of GPTConfig or '
-        f'follows from data, got {fields[name]!r}; remove it.'
-      )
-  if isinstance(fields.get('activation_sites'), list):
-    fields['activation_sites'] = tuple(fields['activation_sites'])
-  return GPTConfig(
+  values = config.model.to_dict()
+  if values.get('d_output') is not None:
+    raise ValueError(
+      'model.d_output must not be set, since next tokens are predicted, got '
+      f'{values["d_output"]!r}; remove it.'
+    )
+  if values.get('bigram_table', True) is None:
+    values['bigram_table'] = config.data.vocab_size**2 <= _LARGEST_TABLE
+  return fields.read(
+    GPTConfig,
+    values,
+    'model',
     vocab_size=config.data.vocab_size,
     context_length=config.data.length,
-    **fields,
   )
 
 

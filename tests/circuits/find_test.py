@@ -26,7 +26,7 @@ _CONFIG = PruneConfig(
   selection_pairs=16,
   holdout_pairs=16,
   calibrate='after',
-  min_necessity=0.6,
+  init_attribution=0.0,
 )
 
 

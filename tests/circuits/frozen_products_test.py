@@ -64,7 +64,7 @@ def test_answers_and_slopes_of_gates_are_those_of_dense_products(
 def test_gates_learned_alone_and_together_are_those_of_dense_products(
   known, kind
 ):
-  config = PruneConfig(gates=kind, steps=4, batch_pairs=8)
+  config = PruneConfig(gates=kind, steps=4, batch_pairs=8, init_attribution=0.0)
   pairs = task_loss.make_pairs(known.train)
   dense, sparse = _both(known)
   sizes = gated_model.unit_sizes(dense, kind)

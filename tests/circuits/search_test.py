@@ -27,6 +27,8 @@ _BAD = PruneConfig(
   selection_pairs=16,
   holdout_pairs=16,
   calibrate='after',
+  init_attribution=0.0,
+  min_necessity=None,
 )
 _TRUE_EDGES = 2
 

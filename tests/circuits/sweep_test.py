@@ -14,7 +14,11 @@ from sparse_interp.circuits import (
 from sparse_interp.circuits.prune_config import PruneConfig
 
 _CONFIG = PruneConfig(
-  batch_pairs=8, selection_pairs=16, holdout_pairs=16, calibrate='after'
+  batch_pairs=8,
+  selection_pairs=16,
+  holdout_pairs=16,
+  calibrate='after',
+  min_necessity=None,
 )
 _UNREACHABLE = 1e-9
 

@@ -76,7 +76,7 @@ def test_corpora_are_mixed_by_weight(weights):
   assert abs(shares - share).max() < 1 / 8
 
 
-@pytest.mark.parametrize('process_count', [1, 2, 4])
+@pytest.mark.parametrize('process_count', [1, 2, 4, 8])
 def test_global_batches_are_the_same_for_any_number_of_processes(
   process_count,
 ):
@@ -97,6 +97,31 @@ def test_global_batches_are_the_same_for_any_number_of_processes(
   ]
   assert {share.shape[1] for share in shares} == {8 // process_count}
   np.testing.assert_array_equal(np.concatenate(shares, axis=1), expected)
+
+
+@pytest.mark.parametrize('sources', [1, 2, 3])
+def test_batches_of_one_row_are_the_rows_of_larger_ones(sources):
+  streams = [_stream(90 + i, first=10_000 * i) for i in range(sources)]
+  weights = [0.8, 0.15, 0.05][:sources]
+  rows = _take(_make(streams, weights, batch_size=1), 200)
+  assert rows.shape == (200, 1, _LENGTH)
+  larger = _take(_make(streams, weights, batch_size=4), 50)
+  np.testing.assert_array_equal(rows, larger.reshape(200, 1, _LENGTH))
+
+
+def test_a_batch_of_one_row_is_restored_exactly():
+  expected = _take(_make([_stream(90)], [1], batch_size=1), 120)
+  iterator = iter(_make([_stream(90)], [1], batch_size=1))
+  for _ in range(100):  # into the second pass
+    next(iterator)
+  restored = iter(_make([_stream(90)], [1], batch_size=1))
+  restored.set_state(json.loads(json.dumps(iterator.get_state())))
+  np.testing.assert_array_equal(_take(restored, 20), expected[100:])
+
+
+def test_one_row_of_validation_is_enough():
+  found = batches.validation_batches([_stream(5)], [1], 1, _LENGTH, 3)
+  assert [rows.shape for rows in found] == [(1, _LENGTH)] * 3
 
 
 @pytest.mark.parametrize('process_count', [1, 2])
@@ -164,7 +189,7 @@ def test_corpus_shorter_than_a_context_is_refused_by_name():
     ({'weights': [1]}, r'data\.weights must be .* 2 corpora, got \[1\];'),
     ({'weights': [1, 0]}, r'data\.weights must be .*got \[1, 0\];'),
     ({'weights': [], 'sources': []}, r'data\.weights must be .*got \[\];'),
-    ({'length': 1}, r'model\.context_length must be at least 2.*got 1;'),
+    ({'length': 1}, r'data\.length must be at least 2.*got 1;'),
     ({'seed': -1}, 'seed must be at least 0, got -1;'),
     ({'batch_size': 0}, r'data\.batch_size must be .*got 0;'),
     ({'process_count': 3}, r'data\.batch_size must .* processes 3, got 4;'),

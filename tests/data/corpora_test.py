@@ -162,7 +162,9 @@ def test_local_corpora_open_no_socket(tmp_path, monkeypatch):
 
 
 @hypothesis.given(
-  st.lists(st.text(), unique=True), st.lists(st.text()), st.floats(0, 0.99)
+  st.lists(st.text(min_size=8, max_size=12), min_size=50, unique=True),
+  st.lists(st.text(max_size=12)),
+  st.floats(0.3, 0.7),
 )
 def test_split_is_disjoint_complete_and_stable(documents, more, fraction):
   train, validation = corpora.split_documents(documents, fraction)
@@ -173,6 +175,61 @@ def test_split_is_disjoint_complete_and_stable(documents, more, fraction):
   )
   assert set(train) <= set(all_train)
   assert set(validation) <= set(all_validation)
+
+
+@hypothesis.given(
+  st.lists(st.text(), min_size=1, max_size=3, unique=True),
+  st.floats(0.01, 0.99),
+)
+def test_few_documents_lose_no_text_and_leave_no_side_empty(
+  documents, fraction
+):
+  train, validation = corpora.split_documents(documents, fraction)
+  text = sorted(''.join(documents))
+  assert sorted(''.join([*train, *validation])) == text
+  if max(map(len, documents)) >= 2:
+    assert train
+    assert validation
+
+
+@pytest.mark.parametrize('line', ['x = 1\n', 'if a:\r\n', 'a' * 997])
+@pytest.mark.parametrize('others', [[], ['', 'a = 1\n'], ['def f(): ...'] * 9])
+@pytest.mark.parametrize('fraction', [0.02, 0.1, 0.5])
+def test_a_document_that_is_most_of_the_corpus_is_cut(line, others, fraction):
+  lines = [f'{i} {line}' for i in range(1000)]
+  whole = ''.join(lines)
+  train, validation = corpora.split_documents([*others, whole], fraction)
+  assert train[-1] + validation[-1] == whole
+  assert train[-1].endswith('\n') == line.endswith('\n')
+  assert abs(len(validation[-1]) / len(whole) - fraction) < fraction / 2
+
+
+def test_a_long_line_among_short_ones_does_not_decide_where_a_cut_is():
+  whole = 'header\n' + 'a' * 10_000 + '\nfooter\n'
+  (train,), (validation,) = corpora.split_documents([whole], 0.1)
+  assert train + validation == whole
+  assert 900 < len(validation) < 1100
+
+
+@pytest.mark.parametrize('kind', ['files', 'directory', 'jsonl', 'parquet'])
+def test_one_document_of_any_kind_is_for_training_and_validation(
+  tmp_path, kind
+):
+  text = ''.join(f'x{i} = {i}\n' for i in range(1000))
+  path = tmp_path / 'only'
+  if kind == 'jsonl':
+    path.write_text(json.dumps({'text': text}) + '\n')
+  elif kind == 'parquet':
+    pyarrow.parquet.write_table(pyarrow.table({'text': [text]}), path)
+  else:
+    path.write_text(text)
+  spec = f'{kind}:{path}'
+  if kind == 'directory':
+    spec = f'files:{tmp_path}/**'
+  documents = corpora.read_corpus(spec, 0)
+  (train,), (validation,) = corpora.split_documents(documents, 0.1)
+  assert train + validation == text
+  assert validation.startswith('x9')
 
 
 def test_split_has_the_fraction_asked_for():
