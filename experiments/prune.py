@@ -22,7 +22,6 @@ def get_config() -> config_dict.ConfigDict:
   config.run = 'prune'
   config.seed = whole.seed
   # Of a pretrain, quickstart or import_model run.
-  config.model_workdir = config_dict.placeholder(str)
   config.model_workdir = fields.optional(str)
   config.tasks = whole.tasks
   config.circuits_at_most = fields.optional(int)

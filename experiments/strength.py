@@ -50,11 +50,11 @@ def get_config() -> config_dict.ConfigDict:
   config.edges = config_dict.ConfigDict(
     {'k_coef': 3e-3, 'init_attribution': 0.5}
   )
-  # Eight jobs as one call, against the same in sequence: on this model, and on
-  # a compiled program from this directory (None: the one that ships), with
-  # batches of several sizes.
+  # Directory of reverse.npz, a compiled program; None: the one that ships.
   config.programs_directory = fields.optional(str)
   config.program_sequences = 128  # of that program
+  # Eight jobs as one call, against the same in sequence: on this model, and on
+  # that program, with batches of several sizes.
   config.together = config_dict.ConfigDict()
   for gates in ('nodes', 'edges'):
     shared = {'gates': gates, 'k_coef': 3e-3, 'repetitions': 5}

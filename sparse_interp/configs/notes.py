@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import sparse_interp
 from sparse_interp.configs import shipped
 
-_ASSIGNMENT = re.compile(r'\s*config\.([\w.]+) = ')
+# What is indented further holds for one variant only.
+_ASSIGNMENT = re.compile(r'  config\.([\w.]+) = ')
 _COMMENT = re.compile(r'\s*# (.*)')
 # Dataclasses whose fields a section may hold, where their docstrings are.
 _PRUNE = ('circuits/prune_config.py', 'PruneConfig')
