@@ -1,6 +1,5 @@
 """Runs cases within a time, checks each, and goes on where it was stopped."""
 
-import json
 import math
 import pathlib
 import time
@@ -11,13 +10,13 @@ import jax
 
 from sparse_interp.benchmarks import timing
 from sparse_interp.benchmarks.case import AbsentError, Case, error_of
+from sparse_interp.files import sealed
 
 # Inputs of a case are copied until they exceed the caches of a GPU twice.
 _CACHE_BYTES = 2 * 60e6
 _MOST_COPIES = 8
 
 Say = Callable[[str], None]
-WriteJson = Callable[[pathlib.Path, Any], None]
 
 
 def run_case(
@@ -89,7 +88,6 @@ def run_cases(
   cases: Sequence[Case],
   directory: pathlib.Path,
   about: dict[str, Any],
-  write_json: WriteJson,
   say: Say,
   repetitions: int,
   seconds: float,
@@ -102,7 +100,6 @@ def run_cases(
     cases: in the order in which they are run.
     directory: receives cases/<name>.json, as each is done.
     about: hardware and versions, written with every case.
-    write_json: writes a file in one step.
     say: prints a line.
     repetitions: samples of each competitor.
     seconds: for the samples of one competitor.
@@ -112,12 +109,11 @@ def run_cases(
   Returns:
     What is known of the cases that are done.
   """
-  (directory / 'cases').mkdir(parents=True, exist_ok=True)
   done, ran, begun = [], 0, time.monotonic()
   for i, case in enumerate(cases):
     path = directory / 'cases' / f'{case.name}.json'
     if path.exists():
-      done.append(json.loads(path.read_text()))
+      done.append(sealed.read_json(path, 'delete it and run again'))
       continue
     spent = time.monotonic() - begun
     if spent > budget:
@@ -127,7 +123,7 @@ def run_cases(
       )
       break
     found = about | run_case(case, repetitions, seconds, seed)
-    write_json(path, found)
+    sealed.write_json(path, found)
     done.append(found)
     ran += 1
     left = (time.monotonic() - begun) / ran * (len(cases) - i - 1)

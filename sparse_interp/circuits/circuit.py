@@ -54,6 +54,7 @@ from jaxtyping import Float, Int
 
 from sparse_interp.circuits.gates import EdgeIndex
 from sparse_interp.circuits.parts import Parts
+from sparse_interp.files import whole_file
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.sites import edge_matrices
 
@@ -178,6 +179,10 @@ def parts_of_circuit(circuit: Circuit, index: EdgeIndex) -> Parts:
   return Parts(circuit.nodes, edges)
 
 
+# What makes a directory a circuit.
+FILES = (_JSON, _NPZ)
+
+
 def hash_params(params: dict) -> str:
   """Hash of names, shapes, dtypes and values of all parameters."""
   digest = hashlib.sha256()
@@ -205,21 +210,18 @@ def save(circuit: Circuit, directory: str | os.PathLike) -> None:
       stood there before is then untouched.
   """
   directory = pathlib.Path(directory)
-  directory.mkdir(parents=True, exist_ok=True)
-  temporary = {name: directory / f'.{name}.partial' for name in (_JSON, _NPZ)}
-  try:
-    with open(temporary[_NPZ], 'wb') as file:
+  # What is left last, the description, appears last.
+  with (
+    whole_file.writing(directory / _JSON) as description,
+    whole_file.writing(directory / _NPZ) as arrays,
+  ):
+    with arrays.open('wb') as file:
       np.savez_compressed(file, **_arrays(circuit))
       _flush(file)
-    with open(temporary[_JSON], 'w', encoding='utf-8') as file:
+    with description.open('w', encoding='utf-8') as file:
       json.dump(_description(circuit), file, indent=1, allow_nan=False)
       _flush(file)
     (directory / _JSON).unlink(missing_ok=True)
-    os.replace(temporary[_NPZ], directory / _NPZ)
-    os.replace(temporary[_JSON], directory / _JSON)
-  finally:
-    for path in temporary.values():
-      path.unlink(missing_ok=True)
 
 
 def _flush(file):

@@ -35,7 +35,7 @@ class Journal:
     """Reads what is there.
 
     Args:
-      directory: made if missing; None keeps everything in memory.
+      directory: made when needed; None keeps everything in memory.
       identity: JSON values that another search would not share.
 
     Raises:
@@ -46,7 +46,6 @@ class Journal:
     self._identity = json.loads(json.dumps(identity))
     if directory is None:
       return
-    directory.mkdir(parents=True, exist_ok=True)
     if (directory / _LIST).exists():
       self.trials = self._read(directory / _LIST)
 

@@ -26,7 +26,7 @@ import pathlib
 import sysconfig
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import fsspec
 
@@ -65,11 +65,7 @@ def read_corpus(
     ValueError: If the spec is unknown, its files or text field are missing or
       damaged, or no document fits `max_bytes`.
   """
-  if max_bytes is not None and max_bytes < 1:
-    raise ValueError(
-      f'data.max_bytes must be at least 1 or None, got {max_bytes}; '
-      'choose e.g. 8000000.'
-    )
+  _check_limit(max_bytes)
   try:
     documents = _sample(_stream(spec, seed, max_bytes), seed, max_bytes)
   except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
@@ -84,6 +80,44 @@ def read_corpus(
       f'such document{limit}; check the path or raise data.max_bytes.'
     )
   return documents
+
+
+def check_corpus(spec: str, max_bytes: int | None = None) -> None:
+  """Refuses what cannot be a corpus; looks for its files, and reads none.
+
+  Args:
+    spec: as in `read_corpus`.
+    max_bytes: as there.
+
+  Raises:
+    ValueError: If the spec is unknown, or no file matches it.
+  """
+  _check_limit(max_bytes)
+  documents = _stream(spec, 0, max_bytes)
+  kind, _, path = spec.partition(':')
+  if kind == 'parquet':
+    _import_parquet()
+  if kind in ('jsonl', 'parquet'):
+    path = path.rpartition('#')[0] if '#' in path else path
+  if spec not in ('stdlib', 'idioms'):
+    try:
+      _matching(path)
+    except OSError as error:
+      raise ValueError(
+        f'data.corpora must name readable files, got {spec!r}: '
+        f'{_one_line(error)}; correct the path.'
+      ) from error
+  del documents
+
+
+def _check_limit(max_bytes: int | None) -> None:
+  if max_bytes is None:
+    return
+  if type(max_bytes) is not int or max_bytes < 1:
+    raise ValueError(
+      f'data.max_bytes must be at least 1 or None, got {max_bytes!r}; '
+      'choose e.g. 8000000.'
+    )
 
 
 def split_documents(
@@ -256,7 +290,7 @@ def _json_lines(glob: str, field: str) -> Iterator[str]:
       yield row[field]
 
 
-def _parquet_rows(glob: str, field: str) -> Iterator[str]:
+def _import_parquet() -> Any:
   try:
     import pyarrow
     import pyarrow.parquet
@@ -265,6 +299,11 @@ def _parquet_rows(glob: str, field: str) -> Iterator[str]:
       "data.corpora must not name 'parquet:' where pyarrow is missing; "
       "install it with pip install 'sparse_interp[parquet]'."
     ) from error
+  return pyarrow
+
+
+def _parquet_rows(glob: str, field: str) -> Iterator[str]:
+  pyarrow = _import_parquet()
   for name, stream in _open_files(glob, None):
     try:
       file = pyarrow.parquet.ParquetFile(stream)
@@ -289,6 +328,14 @@ def _open_files(
   glob: str, compression: str | None
 ) -> Iterator[tuple[str, BinaryIO]]:
   """Opens the files that match, one after the other, in no set order."""
+  filesystem, names = _matching(glob)
+  for name in names:
+    with filesystem.open(name, 'rb', compression=compression) as stream:
+      yield name, stream
+
+
+def _matching(glob: str) -> tuple[Any, list[str]]:
+  """(file system, names of the files on it that match), at least one."""
   try:
     filesystem, path = fsspec.core.url_to_fs(glob)
   except (ImportError, ValueError) as error:
@@ -303,9 +350,7 @@ def _open_files(
       f'data.corpora must match at least one file, got {glob!r} with none; '
       'correct the path.'
     )
-  for name in names:
-    with filesystem.open(name, 'rb', compression=compression) as stream:
-      yield name, stream
+  return filesystem, names
 
 
 def _one_line(error: Exception) -> str:

@@ -66,7 +66,6 @@ def build(
   if tokens is None:
     parts = list(_encode(documents, tokenizer, progress))
     tokens = np.concatenate(parts) if parts else np.zeros(0, _dtype(tokenizer))
-    path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, lambda file: np.save(file, tokens))
     identity |= {'tokens': len(tokens), 'crc32': _checksum(tokens)}
     text = json.dumps(identity, indent=2)

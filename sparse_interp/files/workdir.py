@@ -1,18 +1,22 @@
-"""What a run leaves in its directory besides checkpoints and metrics.
+"""The directory of a run: whose it is, what was asked, and what came out.
 
 Every file is replaced in one step, so that a run killed at any moment leaves
 either the old content or the new one.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
+import os
 import pathlib
-from collections.abc import Mapping
+import re
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import sparse_interp
-from sparse_interp.files import whole_file
+from sparse_interp.files import lock, manifest, sealed, whole_file
 
 
 def write_json(path: str | pathlib.Path, value: Any) -> None:
@@ -21,54 +25,189 @@ def write_json(path: str | pathlib.Path, value: Any) -> None:
     part.write_text(json.dumps(value, indent=2) + '\n')
 
 
-def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:
-  """Makes the directory a run's own: writes config.json, or compares with it.
+# What systems and editors put into directories unasked.
+_UNASKED = re.compile(
+  r'\.DS_Store|\.ipynb_checkpoints|\.directory|\.localized|\.nfs[0-9a-f]+|'
+  r'\.keep|\.gitkeep|lost\+found|Thumbs\.db|desktop\.ini'
+)
+
+
+class Claim:
+  """A directory that is a run's own until the context of `claimed` ends.
+
+  Attributes:
+    locked: whether the file system keeps other runs out.
+  """
+
+  def __init__(
+    self, directory: pathlib.Path, listed: manifest.Manifest | None, locked=True
+  ):
+    self._directory = directory
+    self._manifest = listed
+    self._thread = threading.get_ident()
+    self.locked = locked
+
+  @property
+  def is_this_thread(self) -> bool:
+    """Whether a run that called another made the claim."""
+    return self._thread == threading.get_ident()
+
+  def record(self, name: str, directory: bool = False) -> None:
+    """Lists what another library is about to make; see `Manifest.record`."""
+    if self._manifest is not None:
+      self._manifest.record(self._directory / name, directory)
+
+  def settle(self) -> None:
+    """Says that a result follows: what is there is kept from now on."""
+    if self._manifest is not None:
+      self._manifest.settle()
+
+  @contextlib.contextmanager
+  def scratch(self) -> Iterator[pathlib.Path]:
+    """Yields a directory for whole files that go with the context."""
+    path = self._directory / manifest.SCRATCH
+    self.record(manifest.SCRATCH, directory=True)
+    path.mkdir(exist_ok=True)
+    try:
+      yield path
+    finally:
+      if self._manifest is not None:
+        self._manifest.remove_below(path)
+
+
+_open: dict[pathlib.Path, Claim] = {}
+
+
+@contextlib.contextmanager
+def claimed(
+  workdir: str | pathlib.Path, config: Mapping[str, Any], leads: bool = True
+) -> Iterator[Claim]:
+  """Makes a directory a run's own: locks it, writes or compares config.json.
+
+  While the context lasts, every file that goes through `whole_file` is listed
+  in the manifest before it is made. Where there is no result yet and something
+  is wrong but the disk, all that is listed is deleted at the end, so that the
+  user can mend the configuration. A run that calls another shares its claim.
 
   Args:
     workdir: made if missing.
     config: nested mapping of JSON values (tuples count as lists).
+    leads: False in the processes of a run that are not its first; these leave
+      lock and manifest to that one, which must be in the context before.
 
   Raises:
-    ValueError: the directory holds another configuration.
+    ValueError: another run writes there, somebody else's files are there, or
+      another configuration.
+    OSError: the directory cannot be made or written to.
   """
+  directory = pathlib.Path(workdir)
+  if not leads:
+    directory.mkdir(parents=True, exist_ok=True)
+    yield Claim(directory, None)
+    return
+  outer = _open.get(directory.resolve())
+  if outer is not None and outer.is_this_thread:
+    _compare(directory, config)
+    yield outer
+    return
+  if not lock.is_there(directory):
+    check_ours(directory)
+  with _made(directory), lock.held(directory) as locked:
+    check_ours(directory)
+    listed = manifest.Manifest(directory)
+    listed.sweep()
+    claim = _open[directory.resolve()] = Claim(directory, listed, locked)
+    try:
+      with whole_file.watched_by(listed.record):
+        _compare(directory, config, listed)
+        with _taken_back_if_wrong(listed):
+          yield claim
+    finally:
+      del _open[directory.resolve()]
+
+
+@contextlib.contextmanager
+def _taken_back_if_wrong(listed: manifest.Manifest) -> Iterator[None]:
+  try:
+    yield
+    listed.settle()
+  except OSError:  # the same command goes on when there is room again
+    raise
+  except Exception:
+    if not listed.settled:
+      listed.remove()
+    raise
+
+
+def check_ours(workdir: str | pathlib.Path) -> None:
+  """Refuses a directory that holds what no run wrote, unless runs did, too.
+
+  Raises:
+    ValueError: so it is; the message names one file.
+  """
+  directory = pathlib.Path(workdir)
+  if not os.path.lexists(directory):
+    return
+  if not directory.is_dir():
+    raise ValueError(
+      f'workdir must be a directory, got {directory}, which is none; choose '
+      'another workdir.'
+    )
+  if (directory / manifest.NAME).is_file():
+    manifest.Manifest(directory)  # raises unless it is one of ours
+    return
+  for path in sorted(directory.iterdir()):
+    ours = path.name == lock.NAME or manifest.is_ours(path.name)
+    if (ours and path.is_file()) or _UNASKED.fullmatch(path.name):
+      continue
+    inside = (one for one in sorted(path.rglob('*')) if not one.is_dir())
+    raise ValueError(
+      'workdir must be new, empty, or made by a run, got '
+      f'{directory} with {next(inside, path).relative_to(directory)}, which no '
+      'run of this version wrote; choose another workdir.'
+    )
+
+
+@contextlib.contextmanager
+def _made(directory: pathlib.Path) -> Iterator[None]:
+  """Makes a directory; takes it and its new parents back if all are empty."""
+  new = [p for p in (directory, *directory.parents) if not p.exists()]
+  directory.mkdir(parents=True, exist_ok=True)
+  try:
+    yield
+  finally:
+    with contextlib.suppress(OSError):  # something is there
+      for path in new:
+        path.rmdir()
+
+
+def _compare(
+  directory: pathlib.Path,
+  config: Mapping[str, Any],
+  listed: manifest.Manifest | None = None,
+) -> None:
+  """Writes config.json where there is none yet, or compares with it."""
   asked = json.loads(json.dumps(config))
-  path = pathlib.Path(workdir) / 'config.json'
-  if not path.exists():
-    path.parent.mkdir(parents=True, exist_ok=True)
+  path = directory / 'config.json'
+  if not path.exists() and listed is not None and not listed.settled:
     write_json(path, asked)
     return
   try:
-    found = json.loads(path.read_text())
-  except ValueError as error:
+    found = json.loads(path.read_bytes())
+  except (ValueError, RecursionError, FileNotFoundError) as error:
+    what = 'none' if isinstance(error, FileNotFoundError) else f'{error}'
     raise ValueError(
-      f'workdir must hold a readable config.json, got {path}: {error}; '
-      'choose another workdir.'
+      f'workdir must hold a readable config.json, got {what} in {path}; '
+      'restore it or choose another workdir.'
     ) from error
   difference = _first_difference(found, asked)
   if difference is not None:
     field, there, here = difference
     raise ValueError(
-      f'workdir must be new or hold the same configuration, got {workdir} '
+      f'workdir must be new or hold the same configuration, got {directory} '
       f'with {field} = {there} there and {here} asked; choose another '
       'workdir or the configuration of this one.'
     )
-
-
-def release(workdir: str | pathlib.Path) -> None:
-  """Takes back a claim whose configuration turned out to be wrong.
-
-  Removes what a run writes before it trains, file by file: the directory may
-  be one where the user keeps other things.
-  """
-  workdir = pathlib.Path(workdir)
-  for name in ('tokenizer.json', 'config.json'):
-    (workdir / name).unlink(missing_ok=True)
-  for split in ('train', 'validation'):
-    for path in (workdir / 'data').glob(f'{split}-*'):
-      path.unlink(missing_ok=True)
-  for directory in (workdir / 'data', workdir / 'checkpoints', workdir):
-    with contextlib.suppress(OSError):  # missing, or not empty
-      directory.rmdir()
 
 
 _MISSING = 'nothing'
@@ -98,20 +237,30 @@ def _first_difference(
 
 
 def read_summary(workdir: str | pathlib.Path) -> dict[str, Any]:
-  """Reads summary.json; empty if there is none."""
+  """Reads summary.json; empty if there is none.
+
+  Raises:
+    ValueError: it is damaged.
+  """
   path = pathlib.Path(workdir) / 'summary.json'
-  return json.loads(path.read_text()) if path.exists() else {}
+  remedy = 'delete it and run again, which makes it anew'
+  return sealed.read_json(path, remedy) if path.exists() else {}
 
 
 def add_to_summary(
   workdir: str | pathlib.Path, entries: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Sets top-level entries of summary.json, keeps the others, returns all."""
-  summary = read_summary(workdir) | dict(entries)
-  write_json(pathlib.Path(workdir) / 'summary.json', summary)
+  """Sets top-level entries of summary.json, keeps the others, returns all.
+
+  Raises:
+    ValueError: the one that is there is damaged.
+  """
+  summary = read_summary(workdir) | json.loads(json.dumps(entries))
+  sealed.write_json(pathlib.Path(workdir) / 'summary.json', summary)
   return summary
 
 
+@functools.cache
 def code_version() -> str:
   """Version of the package and a hash of its source, e.g. '0.1.0+1f2e3d4c'.
 

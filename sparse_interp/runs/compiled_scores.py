@@ -44,6 +44,27 @@ PUBLISHED = {
 PUBLISHED_LENGTH = 3
 
 
+def method_names(methods: str | Sequence[str]) -> list[str]:
+  """Methods by their names, in a list or with commas between.
+
+  Raises:
+    ValueError: if one is unknown, or there is none.
+  """
+  if isinstance(methods, str):
+    methods = [name.strip() for name in methods.split(',') if name.strip()]
+  for method in methods:
+    if method not in METHODS:
+      raise ValueError(
+        f'methods must be among {", ".join(METHODS)}, got {method!r}; choose '
+        'some of these.'
+      )
+  if not methods:
+    raise ValueError(
+      f'methods must be some of {", ".join(METHODS)}, got none; choose some.'
+    )
+  return list(methods)
+
+
 def score_program(
   program: CompiledProgram,
   configs: Mapping[str, PruneConfig],
@@ -71,12 +92,7 @@ def score_program(
   Raises:
     ValueError: if a method is unknown.
   """
-  for method in methods:
-    if method not in METHODS:
-      raise ValueError(
-        f'methods must be among {", ".join(METHODS)}, got {method!r}; choose '
-        'some of these.'
-      )
+  method_names(methods)
   train, test = (
     compiled_circuits.record(program, program.draw(sequences, seed, split))
     for split in ('train', 'test')

@@ -15,12 +15,14 @@ from ml_collections import config_dict
 from sparse_interp import interop
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.configs.fields import names_in
+from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.interop import CompiledProgram, programs
 from sparse_interp.interop.planted_programs import PROGRAMS as PLANTED
 from sparse_interp.interop.programs import PROGRAMS, compile_published
 from sparse_interp.runs import compiled_scores, planted_scores, table
-from sparse_interp.training import fields, metrics, sharding
+from sparse_interp.runs import prune as prune_run
+from sparse_interp.training import fields, hosts, metrics, ranges, sharding
 
 _PHASE = 'ground_truth'
 
@@ -41,6 +43,7 @@ def ground_truth(
     ValueError: if a field is wrong.
   """
   names = program_names(config)
+  methods = check(config)
   prune = {
     gates: fields.read(
       PruneConfig, config.compiled.to_dict(), 'compiled', gates=gates
@@ -53,18 +56,48 @@ def ground_truth(
       f'{config.planted_method!r}; choose one of these.'
     )
   for_planted = fields.read(PruneConfig, config.planted.to_dict(), 'planted')
+  if config.model_workdir:
+    prune_run.check_pairs(for_planted, config.pairs, 'pairs')
   begun = time.monotonic()
-  workdir_lib.claim(workdir, config.to_dict())
-  results = score_compiled(config, names, prune)
-  planted = score_planted(config, for_planted)
+  with hosts.claimed(workdir, config.to_dict(), _PHASE):
+    results = score_compiled(config, names, methods, prune)
+    planted = score_planted(config, for_planted)
+    summary = _write_summary(config, workdir, results, planted, begun)
+  print_table(summary)
+  return summary
+
+
+def check(config: config_dict.ConfigDict) -> list[str]:
+  """Methods that a configuration asks for.
+
+  Raises:
+    ValueError: if a field is wrong.
+  """
+  ranges.check_finite(config)
+  ranges.check_seed(config)
+  ranges.check_whole(config, {'sequences': 1, 'pairs': 2, 'length': 2})
+  ranges.check_text(
+    config, 'programs_directory', 'model_workdir', optional=True
+  )
+  return compiled_scores.method_names(config.methods)
+
+
+def _write_summary(
+  config: config_dict.ConfigDict,
+  workdir: str,
+  results: dict[str, dict[str, Any]],
+  planted: list[dict[str, Any]],
+  begun: float,
+) -> dict[str, Any]:
   edge_f1 = {name: result['edge_f1'] for name, result in results.items()}
   known = [f1 for f1 in edge_f1.values() if f1 is not None]
   rows = [row for result in results.values() for row in result['scores']]
-  summary = workdir_lib.add_to_summary(
+  return workdir_lib.add_to_summary(
     workdir,
     {
       'asked': {'config': config.to_dict(), 'seed': config.seed},
       'code_version': workdir_lib.code_version(),
+      'versions': versions.add([], versions.current(), phase=_PHASE),
       'device': sharding.device_name(),
       'wall_seconds': time.monotonic() - begun,
       'edge_f1': edge_f1,
@@ -74,8 +107,6 @@ def ground_truth(
       'scores': rows + planted,
     },
   )
-  print_table(summary)
-  return summary
 
 
 def program_names(config: config_dict.ConfigDict) -> list[str]:
@@ -93,6 +124,10 @@ def program_names(config: config_dict.ConfigDict) -> list[str]:
         f'programs must be all, or names among {", ".join(PROGRAMS)} with '
         f'commas between, got {name!r}; correct it.'
       )
+  if not names:
+    raise ValueError(
+      'programs must name one at least, got none; choose e.g. all.'
+    )
   return names
 
 
@@ -118,6 +153,7 @@ def load_program(
 def score_compiled(
   config: config_dict.ConfigDict,
   names: list[str],
+  methods: list[str],
   prune: dict[str, PruneConfig],
 ) -> dict[str, dict[str, Any]]:
   """{program: what `compiled_scores.score_program` returns}."""
@@ -126,7 +162,7 @@ def score_compiled(
     results[name] = compiled_scores.score_program(
       load_program(name, config.programs_directory),
       prune,
-      names_in(config.methods),
+      methods,
       config.seed,
       config.sequences,
       lambda line: metrics.say(_PHASE, line),

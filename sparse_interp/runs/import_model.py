@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
-import tempfile
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -20,13 +20,20 @@ from ml_collections import config_dict
 
 from sparse_interp.circuits.circuit import hash_params
 from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.files import whole_file
+from sparse_interp.files import versions, whole_file
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.interop import remote, source
 from sparse_interp.models import GPTConfig
 from sparse_interp.runs import imported_text, parity
 from sparse_interp.sparsity import statistics
-from sparse_interp.training import checkpoints, metrics, pretrain, sharding
+from sparse_interp.training import (
+  checkpoints,
+  hosts,
+  metrics,
+  pretrain,
+  ranges,
+  sharding,
+)
 
 _PHASE = 'import'
 
@@ -52,23 +59,33 @@ def import_model(
   """
   begun = time.monotonic()
   _check(config)
-  if (pathlib.Path(workdir) / 'config.json').exists():
-    workdir_lib.claim(workdir, config.to_dict())
+  with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
     summary = workdir_lib.read_summary(workdir)
-    if 'imported' in summary:
+    if _is_complete(workdir, summary):
       _check_unchanged(config, summary['imported']['sha256'])
       metrics.say(_PHASE, f'done already: {workdir}')
       _print(summary)
       return summary
-  with _on_this_machine(config.source, workdir) as directory:
-    read = _read(config, directory)
-    _write(config, workdir, read)
-  summary = workdir_lib.add_to_summary(
-    workdir, _entries(config, read) | {'wall_seconds': time.monotonic() - begun}
-  )
+    with _on_this_machine(config.source, claim) as directory:
+      read = _read(config, directory)
+    _write(workdir, read, claim)
+    summary = workdir_lib.add_to_summary(
+      workdir,
+      _entries(config, read) | {'wall_seconds': time.monotonic() - begun},
+    )
   _print(summary)
   metrics.say(_PHASE, f'done: {workdir}')
   return summary
+
+
+def _is_complete(workdir: str, summary: dict[str, Any]) -> bool:
+  """Whether all that was imported is there."""
+  if 'imported' not in summary:
+    return False
+  names = ['model.json', 'checkpoints/0']
+  if summary['tokenizer_hash'] is not None:
+    names += ['tokenizer.json', pretrain.SAMPLE]
+  return all((pathlib.Path(workdir) / name).exists() for name in names)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,14 +109,34 @@ def _check(config):
       'source must name a directory with a model, got nothing; give '
       '--config.source=<path>.'
     )
-  if config.length is not None and config.length < 2:
+  path = _directory_of(config.source)
+  if not remote.is_remote(path) and not pathlib.Path(path).is_dir():
     raise ValueError(
-      f'length must be at least 2, got {config.length}; choose e.g. 256.'
+      f'source must be a directory or its file with weights, got {path}, '
+      'where there is no directory; correct the path.'
     )
-  if not config.tolerance > 0:
+  ranges.check_seed(config)
+  ranges.check_whole(config, {}, {'length': 2})
+  ranges.check_number(config, 'tolerance', above=0)
+  ranges.check_text(config, 'sha256', 'tokenizer', 'reference', optional=True)
+  ranges.check_text(config, 'text')
+  if config.sha256 and not re.fullmatch('[0-9a-fA-F]{64}', config.sha256):
     raise ValueError(
-      f'tolerance must be above 0, got {config.tolerance}; choose e.g. 1e-3.'
+      'sha256 must be 64 hexadecimal digits, got '
+      f'{config.sha256[:80]!r}; correct the checksum.'
     )
+  if config.reference and not pathlib.Path(config.reference).is_file():
+    raise ValueError(
+      f'reference must be an npz file, got {config.reference}, where there is '
+      'none; correct the path.'
+    )
+  if config.tokenizer and not pathlib.Path(config.tokenizer).exists():
+    raise ValueError(
+      'tokenizer must be a directory with vocab.bpe and encoder.json or with '
+      f'tokenizer.json, got {config.tokenizer}, where there is none; correct '
+      'the path.'
+    )
+  imported_text.check_text(config.text)
 
 
 def _directory_of(path: str) -> str:
@@ -109,25 +146,20 @@ def _directory_of(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _on_this_machine(path: str, workdir: str) -> Iterator[pathlib.Path]:
+def _on_this_machine(
+  path: str, claim: workdir_lib.Claim
+) -> Iterator[pathlib.Path]:
   """Yields a directory with the files of the source; a copy if it is remote."""
   path = _directory_of(path)
   if not remote.is_remote(path):
-    if not pathlib.Path(path).is_dir():
-      raise ValueError(
-        f'source must be a directory or its file with weights, got {path}, '
-        'where there is no directory; correct the path.'
-      )
     yield pathlib.Path(path)
     return
-  # Beside the workdir, since that disk has to hold the model anyway.
-  parent = pathlib.Path(workdir).resolve().parent
-  parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=parent, prefix='.import-') as copy:
+  # In the workdir, since that disk has to hold the model anyway.
+  with claim.scratch() as copy:
     found = remote.copy(path, source.FILES, copy)
     found += remote.copy(path, source.shards(copy), copy)
     metrics.say(_PHASE, f'copied {", ".join(found) or "nothing"} from {path}')
-    yield pathlib.Path(copy)
+    yield copy
 
 
 def _check_unchanged(config, digest):
@@ -184,8 +216,7 @@ def _notes() -> Iterator[list[str]]:
     logger.setLevel(level)
 
 
-def _write(config: config_dict.ConfigDict, workdir: str, read: _Read) -> None:
-  workdir_lib.claim(workdir, config.to_dict())
+def _write(workdir: str, read: _Read, claim: workdir_lib.Claim) -> None:
   directory = pathlib.Path(workdir)
   if read.tokenizer is not None:
     read.tokenizer.save(directory / 'tokenizer.json')
@@ -194,6 +225,8 @@ def _write(config: config_dict.ConfigDict, workdir: str, read: _Read) -> None:
       part.open('wb') as file,
     ):
       np.save(file, read.windows)
+  claim.record('checkpoints', directory=True)
+  claim.settle()
   checkpoints.save_params(workdir, read.params)
   workdir_lib.write_json(
     directory / 'model.json', dataclasses.asdict(read.config)
@@ -228,6 +261,7 @@ def _entries(config: config_dict.ConfigDict, read: _Read) -> dict[str, Any]:
     'corpus_hash': read.corpus_hash,
     'tokenizer_hash': read.tokenizer and read.tokenizer.hash,
     'code_version': workdir_lib.code_version(),
+    'versions': versions.add([], versions.current(), phase=_PHASE),
     'device': sharding.device_name(),
   }
 

@@ -63,6 +63,11 @@ def find_tokenizer(
   return tokenizer
 
 
+def check_text(text: str) -> None:
+  """Raises ValueError if there is no such text; does not read it."""
+  corpora.check_corpus(_corpus(text), _TEXT_BYTES)
+
+
 def cut_windows(
   text: str,
   length: int | None,

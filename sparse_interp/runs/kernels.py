@@ -23,10 +23,10 @@ from sparse_interp.benchmarks.about import about
 from sparse_interp.benchmarks.case import Case
 from sparse_interp.files import whole_file
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.training import metrics
+from sparse_interp.training import hosts, metrics, ranges
 
 _PHASE = 'kernels'
-_LEAST = {'repetitions': 1, 'seconds': 0, 'budget': 0}
+_DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def kernels(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -49,19 +49,18 @@ def kernels(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   budget = config.budget
   asked = config.to_dict() | {'machine': machine}
   del asked['budget']  # may be raised to go on
-  workdir_lib.claim(workdir, asked)
-  found = suite.run_cases(
-    cases,
-    pathlib.Path(workdir),
-    {'date': facts['date']},
-    workdir_lib.write_json,
-    lambda text: metrics.say(_PHASE, text),
-    config.repetitions,
-    config.seconds,
-    budget,
-    config.seed,
-  )
-  return _finish(found, len(cases), facts, pathlib.Path(workdir))
+  with hosts.claimed(workdir, asked, _PHASE):
+    found = suite.run_cases(
+      cases,
+      pathlib.Path(workdir),
+      {'date': facts['date']},
+      lambda text: metrics.say(_PHASE, text),
+      config.repetitions,
+      config.seconds,
+      budget,
+      config.seed,
+    )
+    return _finish(found, len(cases), facts, pathlib.Path(workdir))
 
 
 def _finish(
@@ -95,18 +94,53 @@ def _finish(
   return result
 
 
+def _check(config: config_dict.ConfigDict) -> None:
+  ranges.check_seed(config)
+  ranges.check_whole(
+    config, {'repetitions': 1, 'ceiling.width': 1, 'ceiling.entries': 1}
+  )
+  ranges.check_text(config, 'only')
+  ranges.check_number(config, 'seconds', least=0)
+  ranges.check_number(config, 'budget', least=0)
+  for dtype in config.dtypes:
+    if dtype not in _DTYPES:
+      raise ValueError(
+        f'dtypes must be among {", ".join(_DTYPES)}, got {dtype!r}; remove it.'
+      )
+  for name in ('abs_topk', 'projection'):
+    ranges.check_number(config, f'{name}.density', above=0, most=1)
+  for name in ('row_sparse', 'block_sparse'):
+    for density in config[name].densities:
+      if problem := ranges.number_problem(density, above=0, most=1):
+        raise ValueError(
+          f'{name}.densities must each be {problem}, got {density!r}; choose '
+          'e.g. (0.03125,).'
+        )
+  counts = {'abs_topk': 2, 'projection': 0, 'row_sparse': 3, 'block_sparse': 3}
+  for name, count in counts.items():
+    for size in config[name].sizes:
+      entries = size if count and isinstance(size, tuple | list) else [size]
+      whole = all(type(n) is int and n >= 1 for n in entries)
+      if not whole or len(entries) != max(count, 1):
+        raise ValueError(
+          f'{name}.sizes must each be {max(count, 1)} whole numbers above 0, '
+          f'got {size!r}; correct it.'
+        )
+  for block in config.block_sparse.blocks:
+    if type(block) is not int or block < 1:
+      raise ValueError(
+        'block_sparse.blocks must each be a whole number above 0, got '
+        f'{block!r}; choose e.g. (16,).'
+      )
+
+
 def make_cases(config: config_dict.ConfigDict) -> list[Case]:
   """The cases that a configuration asks for.
 
   Raises:
     ValueError: a field is wrong, or `only` leaves nothing.
   """
-  for field, least in _LEAST.items():
-    if config[field] < least:
-      raise ValueError(
-        f'{field} must be at least {least}, got {config[field]}; choose e.g. '
-        '20.'
-      )
+  _check(config)
   cases = []
   for dtype in config.dtypes:
     cases += ceilings.ceiling_cases(

@@ -7,12 +7,10 @@ missed. A circuit is written when it is found, so that an interrupted run goes
 on with the next task.
 """
 
-import contextlib
 import dataclasses
-import json
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -24,10 +22,11 @@ from sparse_interp.circuits.find import find_circuit
 from sparse_interp.circuits.from_ranking import Unprunable
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.sweep import geometric_mean
+from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import pose, pretrained, report, table
 from sparse_interp.tasks.encoding import EncodedTask
-from sparse_interp.training import fields, metrics, sharding
+from sparse_interp.training import fields, hosts, metrics, ranges, sharding
 
 _PHASE = 'prune'
 
@@ -62,55 +61,72 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: a field is wrong, or there is no model.
   """
   check(config)
-  if not config.model_workdir:
-    raise ValueError(
-      'model_workdir must name the workdir of a pretrain run, got nothing; '
-      'give --config.model_workdir=<path>.'
-    )
+  check_model_workdir(config, workdir)
   begun = time.monotonic()
-  model = pretrained.load(config.model_workdir)
-  measured = pose.measure_tasks(config, model)
-  claim = pathlib.Path(workdir) / 'config.json'
-  was_claimed = claim.exists()
-  workdir_lib.claim(workdir, config.to_dict())
-  try:
-    results = find_circuits(config, model, measured, workdir)
-  except ValueError:
-    if not was_claimed:
-      claim.unlink()
-      with contextlib.suppress(OSError):  # something else is there
-        claim.parent.rmdir()
-    raise
-  summary = workdir_lib.add_to_summary(
-    workdir,
-    {
-      'asked': {'config': config.to_dict(), 'seed': config.seed},
-      **model.provenance,
-      'device': sharding.device_name(),
-      'wall_seconds': time.monotonic() - begun,
-      **results,
-    },
-  )
-  report.write(workdir)
+  with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
+    model = pretrained.load(config.model_workdir)
+    measured = pose.measure_tasks(config, model)
+    results = find_circuits(config, model, measured, workdir, claim)
+    workdir_lib.add_to_summary(
+      workdir,
+      {
+        'asked': {'config': config.to_dict(), 'seed': config.seed},
+        **model.provenance,
+        'device': sharding.device_name(),
+        'wall_seconds': time.monotonic() - begun,
+        **results,
+      },
+    )
+    summary = report.write(workdir)
   table.print_table(summary)
   return summary
 
 
 def check(config: config_dict.ConfigDict) -> None:
   """Raises ValueError if a field for pruning is wrong; does no work."""
+  ranges.check_finite(config)
+  ranges.check_seed(config)
+  ranges.check_whole(
+    config,
+    {'pairs.train': 1, 'pairs.test': 1, 'pairs.length': 1},
+    {'circuits_at_most': 1},
+  )
   pose.task_names(config)
-  prune_config(config)
-  if config.circuits_at_most is not None and config.circuits_at_most < 1:
+  check_pairs(prune_config(config), config.pairs.train)
+
+
+def check_pairs(config: PruneConfig, count: int, field: str = 'pairs.train'):
+  """Raises ValueError if there are too few pairs for all that uses some.
+
+  Args:
+    config: what each use takes.
+    count: of pairs.
+    field: that decides it.
+  """
+  needed = config.selection_pairs + config.holdout_pairs + config.batch_pairs
+  if count < needed:
     raise ValueError(
-      'circuits_at_most must be at least 1, or None for all, got '
-      f'{config.circuits_at_most}; choose e.g. 8.'
+      f'{field} must be at least prune.selection_pairs + prune.holdout_pairs + '
+      f'prune.batch_pairs, {needed}, got {count}; raise it or lower one of '
+      'these.'
     )
-  for field in ('train', 'test', 'length'):
-    if config.pairs[field] < 1:
-      raise ValueError(
-        f'pairs.{field} must be at least 1, got {config.pairs[field]}; choose '
-        'e.g. 256.'
-      )
+
+
+def check_model_workdir(config: config_dict.ConfigDict, workdir: str) -> None:
+  """Raises ValueError unless another directory is named as the model's."""
+  ranges.check_text(config, 'model_workdir', optional=True)
+  if not config.model_workdir:
+    raise ValueError(
+      'model_workdir must name the workdir of a pretrain run, got nothing; '
+      'give --config.model_workdir=<path>.'
+    )
+  if pathlib.Path(config.model_workdir).resolve() == (
+    pathlib.Path(workdir).resolve()
+  ):
+    raise ValueError(
+      f'workdir must be another directory than model_workdir, got {workdir} '
+      'for both; choose another workdir.'
+    )
 
 
 def prune_config(config: config_dict.ConfigDict) -> PruneConfig:
@@ -123,17 +139,20 @@ def find_circuits(
   model: pretrained.Model,
   measured: Mapping[str, pose.Measured],
   workdir: str,
+  claim: workdir_lib.Claim,
 ) -> dict[str, Any]:
-  """Prunes the tasks that the model learned.
+  """Prunes the tasks that the model learned and that have no circuit yet.
 
   Args:
     config: with `tasks`, `pairs`, `prune`, `circuits_at_most` and `seed`.
     model: from `pretrained.load`.
     measured: from `pose.measure_tasks`.
     workdir: receives circuits/<task>/.
+    claim: on the workdir.
 
   Returns:
-    Entries of summary.json: tasks, learned_tasks, geometric_mean_edges.
+    Entries of summary.json: tasks, learned_tasks, geometric_mean_edges,
+    versions.
 
   Raises:
     ValueError: circuits of another model are in the workdir, or tasks were
@@ -150,15 +169,25 @@ def find_circuits(
       'experiments/prune.py can prune it'
     )
   directories = {n: pathlib.Path(workdir) / 'circuits' / n for n in chosen}
+  for name in chosen:
+    for file in circuit_lib.FILES:
+      claim.record(f'circuits/{name}/{file}')  # refuses those of others
   earlier = {
-    name: _load_own(directory, model)
+    name: _load_own(directory, model, name)
     for name, directory in directories.items()
-    if (directory / 'circuit.json').exists()
   }
+  if any(earlier.values()):
+    _say_versions(earlier.values())
+  # What made the model comes first, where it was made in this workdir.
+  history = [
+    entry
+    for entry in workdir_lib.read_summary(workdir).get('versions', [])
+    if entry['phase'] != _PHASE
+  ]
   begun, refused = time.monotonic(), []
   for i, name in enumerate(chosen):
     try:
-      circuit = earlier.get(name) or _prune_task(
+      circuit = earlier[name] or _prune_task(
         config, model, hyperparameters, measured[name].pairs, name
       )
     except Unprunable as error:
@@ -166,8 +195,11 @@ def find_circuits(
       entries[name]['not_pruned'] = str(error)
       metrics.say(_PHASE, f'{name:<28} not pruned: {error}')
       continue
-    if name not in earlier:
+    if not earlier[name]:
+      claim.settle()
       circuit_lib.save(circuit, directories[name])
+    by = circuit.provenance.get('versions', {})
+    history = versions.add(history, by, phase=_PHASE, from_task=name)
     entries[name] |= _report(circuit, hyperparameters)
     per_task = (time.monotonic() - begun) / (i + 1)
     left = metrics.duration(per_task * (len(chosen) - i - 1))
@@ -187,12 +219,39 @@ def find_circuits(
     'pruned_tasks': [n for n in chosen if entries[n]['circuit'] is not None],
     'geometric_mean_edges': geometric_mean(edges),
     'formulas': FORMULAS,
+    'params_hash': circuit_lib.hash_params(model.params),
+    'versions': history,
   }
 
 
-def _load_own(directory: pathlib.Path, model: pretrained.Model) -> Circuit:
-  """Reads a circuit found earlier, if it was found in this very model."""
-  circuit = circuit_lib.load(directory)
+def _say_versions(circuits: Iterable[Circuit | None]) -> None:
+  """Says it where circuits found earlier were found by other versions."""
+  for circuit in filter(None, circuits):
+    then = [
+      {'versions': circuit.provenance.get('versions', versions.current())}
+    ]
+    if changed := versions.difference(then, versions.current()):
+      metrics.say(
+        _PHASE, f'other versions from the circuits still missing on: {changed}'
+      )
+      return
+
+
+def _load_own(
+  directory: pathlib.Path, model: pretrained.Model, name: str
+) -> Circuit | None:
+  """Reads a circuit found earlier; None if it is missing or damaged.
+
+  Raises:
+    ValueError: it was found in another model.
+  """
+  if not (directory / 'circuit.json').exists():
+    return None
+  try:
+    circuit = _load_of_task(directory, name)
+  except ValueError as error:
+    metrics.say(_PHASE, f'{name:<28} found anew: {error}')
+    return None
   found = circuit.provenance['params_hash']
   asked = circuit_lib.hash_params(model.params)
   if found != asked:
@@ -200,6 +259,17 @@ def _load_own(directory: pathlib.Path, model: pretrained.Model) -> Circuit:
       f'workdir must hold circuits of this model, got {directory} of another '
       f'(params_hash {found[:12]} instead of {asked[:12]}); choose another '
       'workdir or delete its circuits.'
+    )
+  return circuit
+
+
+def _load_of_task(directory: pathlib.Path, name: str) -> Circuit:
+  """Reads a circuit; raises ValueError unless it is whole and of this task."""
+  circuit = circuit_lib.load(directory)
+  if circuit.task != name:
+    raise ValueError(
+      f'{directory} must hold the circuit of {name}, got one of '
+      f'{circuit.task}; prune again.'
     )
   return circuit
 
@@ -297,6 +367,17 @@ def missed_bounds(
 
 
 def is_complete(workdir: str | pathlib.Path) -> bool:
-  """Whether find_circuits has finished in this workdir."""
-  path = pathlib.Path(workdir) / 'summary.json'
-  return path.exists() and 'learned_tasks' in json.loads(path.read_text())
+  """Whether find_circuits has finished here, and all that it found is there."""
+  summary = workdir_lib.read_summary(workdir)
+  if 'learned_tasks' not in summary:
+    return False
+  for name, entry in summary['tasks'].items():
+    if entry['circuit'] is None and 'failed_circuit' not in entry:
+      continue
+    try:
+      circuit = _load_of_task(pathlib.Path(workdir) / 'circuits' / name, name)
+    except ValueError:
+      return False
+    if circuit.provenance['params_hash'] != summary['params_hash']:
+      return False
+  return True

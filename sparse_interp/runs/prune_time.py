@@ -9,7 +9,6 @@ rounding now and then.
 """
 
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -25,11 +24,12 @@ from sparse_interp.benchmarks.case import error_of
 from sparse_interp.circuits import gated_model, pruning
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.files import sealed
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig, frozen
 from sparse_interp.models.sites import constant_sites
 from sparse_interp.ops import topk
-from sparse_interp.training import metrics
+from sparse_interp.training import hosts, metrics, ranges
 from sparse_interp.training import state as state_lib
 
 _PHASE = 'prune_time'
@@ -53,11 +53,15 @@ def prune_time(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   Raises:
     ValueError: a field is wrong, or the products disagree.
   """
-  if config.repetitions < 1:
-    raise ValueError(
-      f'repetitions must be at least 1, got {config.repetitions}; choose e.g. '
-      '20.'
+  ranges.check_seed(config)
+  ranges.check_whole(
+    config,
+    dict.fromkeys(
+      ('repetitions', 'batch_size', 'pairs', 'batch_pairs', 'steps'), 1
     )
+    | {'pair_length': 2},
+  )
+  ranges.check_number(config, 'budget', least=0)
   for density in config.densities:
     if not (isinstance(density, int | float) and 0 < density <= 1):
       raise ValueError(
@@ -68,20 +72,33 @@ def prune_time(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   facts = about(workdir_lib.code_version())
   asked = config.to_dict() | {'machine': facts['versions']}
   del asked['budget']
-  workdir_lib.claim(workdir, asked)
+  if config.pair_length > model.context_length:
+    raise ValueError(
+      f'pair_length must be at most model.context_length, '
+      f'{model.context_length}, got {config.pair_length}; choose less.'
+    )
+  with hosts.claimed(workdir, asked, _PHASE):
+    return _time(config, model, facts, pathlib.Path(workdir))
+
+
+def _time(
+  config: config_dict.ConfigDict,
+  model: GPTConfig,
+  facts: dict[str, Any],
+  workdir: pathlib.Path,
+) -> dict[str, Any]:
   begun, rows = time.monotonic(), []
   for i, density in enumerate(config.densities):
-    path = pathlib.Path(workdir) / 'densities' / f'{density:.6g}.json'
+    path = workdir / 'densities' / f'{density:.6g}.json'
     if not path.exists():
       if time.monotonic() - begun > config.budget:
         metrics.say(_PHASE, 'budget spent; the same command goes on')
         break
-      path.parent.mkdir(exist_ok=True)
-      workdir_lib.write_json(path, _at_density(config, model, density))
-    rows.append(json.loads(path.read_text()))
+      sealed.write_json(path, _at_density(config, model, density))
+    rows.append(sealed.read_json(path, 'delete it and run again'))
     metrics.say(_PHASE, f'{i + 1}/{len(config.densities)} {_line(rows[-1])}')
   result = {'about': facts, 'config': config.to_dict(), 'densities': rows}
-  workdir_lib.write_json(pathlib.Path(workdir) / 'prune_time.json', result)
+  workdir_lib.write_json(workdir / 'prune_time.json', result)
   return result
 
 

@@ -8,7 +8,9 @@ from ml_collections import config_dict
 
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import pose, pretrained, prune, report, table
-from sparse_interp.training import metrics, pretrain
+from sparse_interp.training import hosts, metrics, pretrain
+
+_PHASE = 'quickstart'
 
 
 def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -25,21 +27,35 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: a field of the configuration is wrong.
   """
   prune.check(config)
-  summary = pretrain.pretrain(config, workdir)
-  begun = time.monotonic()
-  page = pathlib.Path(workdir) / report.PAGE
-  if prune.is_complete(workdir) and page.exists():
-    metrics.say('quickstart', f'everything is done already in {workdir}')
-  else:
-    model = pretrained.load(workdir)
-    measured = pose.measure_tasks(config, model)
-    results = prune.find_circuits(config, model, measured, workdir)
-    # Training counts its own seconds, over interruptions too.
-    seconds = summary['wall_seconds'] + time.monotonic() - begun
-    summary = workdir_lib.add_to_summary(
-      workdir, {**results, 'wall_seconds': seconds}
-    )
-    report.write(workdir)
+  pretrain.check(config)
+  with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
+    summary = pretrain.pretrain(config, workdir)
+    if not hosts.leads():  # one finds the circuits
+      return summary
+    found = prune.is_complete(workdir)
+    if found and report.is_current(workdir, summary):
+      metrics.say(_PHASE, f'everything is done already in {workdir}')
+    else:
+      if not found:
+        _find(config, workdir, summary, claim)
+      summary = report.write(workdir)
   table.print_table(summary)
-  print(f'report: {page}', flush=True)
+  print(f'report: {pathlib.Path(workdir) / report.PAGE}', flush=True)
   return summary
+
+
+def _find(
+  config: config_dict.ConfigDict,
+  workdir: str,
+  summary: dict[str, Any],
+  claim: workdir_lib.Claim,
+) -> dict[str, Any]:
+  begun = time.monotonic()
+  model = pretrained.load(workdir)
+  measured = pose.measure_tasks(config, model)
+  results = prune.find_circuits(config, model, measured, workdir, claim)
+  # Training counts its own seconds, over interruptions too.
+  seconds = summary['wall_seconds'] + time.monotonic() - begun
+  return workdir_lib.add_to_summary(
+    workdir, {**results, 'wall_seconds': seconds}
+  )

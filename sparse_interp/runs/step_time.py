@@ -21,7 +21,7 @@ from sparse_interp.benchmarks.case import AbsentError
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT
 from sparse_interp.runs.torch_step import torch_step
-from sparse_interp.training import metrics, optimizer
+from sparse_interp.training import hosts, metrics, optimizer, ranges
 from sparse_interp.training import plan as plan_lib
 from sparse_interp.training import state as state_lib
 
@@ -46,6 +46,16 @@ def step_time(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: a field of the configuration is wrong.
   """
   _check(config)
+  facts = about(workdir_lib.code_version())
+  machine = {k: facts[k] for k in ('device', 'processor', 'versions')}
+  asked = config.to_dict() | {'machine': machine}
+  with hosts.claimed(workdir, asked, _PHASE):
+    return _time(config, pathlib.Path(workdir))
+
+
+def _time(
+  config: config_dict.ConfigDict, workdir: pathlib.Path
+) -> dict[str, Any]:
   begun = time.monotonic()
   steps, absent = {}, {}
   for name in config.steps:
@@ -60,8 +70,7 @@ def step_time(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     metrics.say(_PHASE, f'{name} is ready, first loss {loss:.5f}')
   seconds = _take_turns(config, steps, begun)
   result = _result(config, seconds, absent)
-  pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
-  path = pathlib.Path(workdir) / 'step_time.json'
+  path = workdir / 'step_time.json'
   workdir_lib.write_json(path, result)
   for name, found in result['steps'].items():
     metrics.say(
@@ -74,11 +83,11 @@ def step_time(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
 
 
 def _check(config: config_dict.ConfigDict) -> None:
-  if config.repetitions < 1:
-    raise ValueError(
-      f'repetitions must be at least 1, got {config.repetitions}; choose e.g. '
-      '20.'
-    )
+  ranges.check_whole(config, {'repetitions': 1})
+  ranges.check_number(config, 'budget', least=0)
+  ranges.check_number(config, 'peak_flops', least=0)
+  ranges.check_text(config, 'torch_recipe', optional=True)
+  plan_lib.make_plan(config)
   for name in config.steps:
     if name not in STEPS:
       raise ValueError(

@@ -12,7 +12,6 @@ the same number of trials, and made into circuits by the same search:
 Circuits are counted in edges and measured on test pairs.
 """
 
-import json
 import pathlib
 import time
 from typing import Any
@@ -36,6 +35,7 @@ from sparse_interp.circuits.parts import parts_of
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.search import search
 from sparse_interp.circuits.task_loss import Pairs, make_pairs
+from sparse_interp.files import sealed, versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import (
   agreement,
@@ -46,7 +46,7 @@ from sparse_interp.runs import (
   table,
   together,
 )
-from sparse_interp.training import fields, metrics, sharding
+from sparse_interp.training import fields, hosts, metrics, ranges, sharding
 
 _PHASE = 'strength'
 
@@ -64,12 +64,35 @@ def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   Raises:
     ValueError: a field is wrong, or there is no model.
   """
+  check(config)
+  prune.check_model_workdir(config, workdir)
+  with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
+    summary = _compare_all(config, workdir, claim)
+  strength_summary.print_summary(summary)
+  return summary
+
+
+def check(config: config_dict.ConfigDict) -> None:
+  """Raises ValueError if a field is wrong; does no work."""
   prune.check(config)
-  if not config.model_workdir:
-    raise ValueError(
-      'model_workdir must name the workdir of a pretrain run, got nothing; '
-      'give --config.model_workdir=<path>.'
-    )
+  ranges.check_whole(
+    config, {'trials': 1, 'parallel': 1, 'program_sequences': 1}
+  )
+  for gates in ('nodes', 'edges'):
+    asked = hyperparameters(config, gates, eliminate=False)
+    prune.check_pairs(asked, config.pairs.train)
+  for target in config.targets:
+    if problem := ranges.number_problem(target, above=0):
+      raise ValueError(
+        f'targets must each be {problem}, got {target!r}; choose e.g. '
+        '(0.5, 0.15).'
+      )
+  together.check(config)
+
+
+def _compare_all(
+  config: config_dict.ConfigDict, workdir: str, claim: workdir_lib.Claim
+) -> dict[str, Any]:
   begun = time.monotonic()
   loaded = pretrained.load(config.model_workdir)
   measured = pose.measure_tasks(config, loaded)
@@ -77,12 +100,19 @@ def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   if not learned:
     entries = {name: one.entry for name, one in measured.items()}
     raise ValueError(pose.why_none(entries, config.prune.target_loss))
-  workdir_lib.claim(workdir, config.to_dict())
   model = gated_model.make(loaded.config, loaded.params, loaded.means)
-  tasks, started = {}, time.monotonic()
+  tasks, history, started = {}, [], time.monotonic()
   for i, name in enumerate(learned):
     pairs = tuple(make_pairs(task) for task in measured[name].pairs)
-    tasks[name] = compare(config, model, name, *pairs, pathlib.Path(workdir))
+    tasks[name] = compare(
+      config, model, name, *pairs, pathlib.Path(workdir), claim
+    )
+    history = versions.add(
+      history,
+      tasks[name].get('versions', {}),
+      phase=_PHASE,
+      from_task=name,
+    )
     # The sizes that the next task tries are others, and a process may have
     # only so many memory maps for compiled functions.
     jax.clear_caches()
@@ -92,11 +122,12 @@ def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
       _PHASE, f'{strength_summary.line(name, tasks[name])}, {left} left'
     )
   pairs = make_pairs(measured[learned[0]].pairs[0])
-  summary = workdir_lib.add_to_summary(
+  return workdir_lib.add_to_summary(
     workdir,
     {
       'asked': {'config': config.to_dict(), 'seed': config.seed},
       **loaded.provenance,
+      'versions': history,
       'device': sharding.device_name(),
       'ablation': 'mean over pretraining',
       'split': 'test pairs',
@@ -108,8 +139,6 @@ def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
       'wall_seconds': time.monotonic() - begun,
     },
   )
-  strength_summary.print_summary(summary)
-  return summary
 
 
 def hyperparameters(
@@ -129,11 +158,14 @@ def compare(
   train: Pairs,
   test: Pairs,
   workdir: pathlib.Path,
+  claim: workdir_lib.Claim,
 ) -> dict[str, Any]:
   """All methods on one task; the result is kept in tasks/<name>.json."""
   path = workdir / 'tasks' / f'{name}.json'
+  claim.record(f'tasks/{name}.json')  # refuses that of others
   if path.exists():
-    return json.loads(path.read_text())
+    return sealed.read_json(path, 'delete it and run again')
+  claim.settle()
   progress = table.progress(_PHASE, name)
   result = {'trials': config.trials, 'circuits': {}, 'search': {}, 'curves': {}}
   try:
@@ -176,9 +208,9 @@ def compare(
     result['curves']['attribution'] = _curve(config, model, ranking, data, base)
   except from_ranking.Unprunable as error:
     result = {'not_pruned': str(error)}
-  path.parent.mkdir(parents=True, exist_ok=True)
-  workdir_lib.write_json(path, result)
-  return result
+  result['versions'] = versions.current()
+  sealed.write_json(path, result)
+  return sealed.read_json(path, 'run again')
 
 
 def measure(

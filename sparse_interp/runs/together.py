@@ -18,7 +18,7 @@ from sparse_interp.circuits.pruning import optimize, optimize_together
 from sparse_interp.circuits.task_loss import Pairs
 from sparse_interp.interop import load, programs
 from sparse_interp.runs.compiled_circuits import gate, record
-from sparse_interp.training import fields, metrics
+from sparse_interp.training import fields, metrics, ranges
 
 _PHASE = 'strength'
 
@@ -34,8 +34,7 @@ def time_cases(
   One job of a large model or batch keeps the processor busy by itself; that of
   a small one is mostly overhead, which jobs then share.
   """
-  directory = pathlib.Path(config.programs_directory or programs.SHIPPED)
-  program = load(directory / 'reverse.npz')
+  program = load(_program(config))
   inputs = program.draw(config.program_sequences, config.seed, 'train')
   recorded = record(program, inputs)
   on = {
@@ -51,6 +50,34 @@ def time_cases(
     results[name] = time_together(gated, data, asked, repetitions)
     metrics.say(_PHASE, line(name, results[name]))
   return results
+
+
+def _program(config: config_dict.ConfigDict) -> pathlib.Path:
+  directory = pathlib.Path(config.programs_directory or programs.SHIPPED)
+  return directory / 'reverse.npz'
+
+
+def check(config: config_dict.ConfigDict) -> None:
+  """Raises ValueError if a case cannot be timed; does no work."""
+  if not _program(config).is_file():
+    raise ValueError(
+      'programs_directory must hold reverse.npz, got '
+      f'{config.programs_directory} without it; correct the path.'
+    )
+  for name, case in config.together.items():
+    place = f'together.{name}'
+    if case.on not in ('model', 'program'):
+      raise ValueError(
+        f'{place}.on must be model or program, got {case.on!r}; choose one.'
+      )
+    least = dict.fromkeys(
+      (f'{place}.{field}' for field in ('batch_pairs', 'steps', 'repetitions')),
+      1,
+    )
+    ranges.check_whole(config, least)
+    asked = {**config.prune.to_dict(), **case.to_dict()}
+    del asked['on'], asked['repetitions']
+    fields.read(PruneConfig, asked, place)
 
 
 def time_together(

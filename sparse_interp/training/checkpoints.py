@@ -104,6 +104,26 @@ def restore(
     ) from error
 
 
+def latest_progress(manager: Any) -> dict[str, Any] | None:
+  """What the latest checkpoint knows of the host; None without one.
+
+  Raises:
+    ValueError: it cannot be read.
+  """
+  step = manager.latest_step()
+  if step is None:
+    return None
+  try:
+    asked = ocp.args.Composite(progress=ocp.args.JsonRestore())
+    return manager.restore(step, args=asked).progress
+  except Exception as error:  # orbax raises nearly everything
+    raise ValueError(
+      'checkpoint must be complete, got a damaged '
+      f'{manager.directory / str(step)} ({_gist(error)}); delete it and run '
+      'again.'
+    ) from error
+
+
 def load_params(
   workdir: str | pathlib.Path, step: int | None = None
 ) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """Numbers of a run: metrics.jsonl, TensorBoard where installed, the console.
 
-metrics.jsonl has one JSON object per logged step, in order. A run that was
-killed and restarted from step s first drops the rows after s, so that its file
-ends equal to that of an undisturbed run except for `tokens_per_second`.
+metrics.jsonl has one JSON object per logged step, in order. A checkpoint knows
+how long the file was and its hash. A run that was killed and restarted from
+step s compares them and drops the rows after s, so that its file ends equal to
+that of an undisturbed run except for `tokens_per_second`.
 """
 
-import contextlib
+import hashlib
 import json
+import os
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 
@@ -25,35 +27,115 @@ except ImportError:  # an extra
 TIMING_FIELDS = ('tokens_per_second',)
 
 
+class Saved(TypedDict):
+  """How far metrics.jsonl was when a checkpoint was saved, and what it was."""
+
+  bytes: int
+  sha256: str
+
+
 def read_rows(path: str | pathlib.Path) -> list[dict[str, Any]]:
-  """Reads metrics.jsonl; a line torn by a kill, always the last, is left out.
+  """Reads metrics.jsonl; a last line torn by a kill is left out.
 
   Returns:
     The rows in order; empty if there is no such file.
+
+  Raises:
+    ValueError: any other line is no row, or is out of order.
   """
   path = pathlib.Path(path)
-  if not path.exists():
-    return []
-  rows = []
-  for line in path.read_text().split('\n'):
-    with contextlib.suppress(json.JSONDecodeError):
-      rows.append(json.loads(line))
+  return _parse(path.read_bytes(), path) if path.exists() else []
+
+
+def _parse(content: bytes, path: pathlib.Path) -> list[dict[str, Any]]:
+  rows, last = [], 0
+  *lines, torn = content.split(b'\n')
+  for number, line in enumerate(lines, start=1):
+    try:
+      row = json.loads(line.decode())
+      step = row['step']
+      if type(step) is not int or step <= last:
+        raise ValueError(f'step {step!r} after step {last}')
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+      raise ValueError(
+        f'{path} must hold an object with a later step in every line, got '
+        f'{line[:40].decode(errors="replace")!r} in line {number} '
+        f'({_gist(error)}); restore the file, or train again in another '
+        'workdir.'
+      ) from error
+    rows.append(row)
+    last = step
+  del torn  # what a kill left of a row that was not saved
   return rows
+
+
+def _gist(error: Exception) -> str:
+  return ' '.join(f'{type(error).__name__}: {error}'.split())[:80]
+
+
+def check(workdir: str | pathlib.Path, saved: Saved) -> bytes:
+  """Compares metrics.jsonl with what it was when a checkpoint was saved.
+
+  Args:
+    workdir: of the run.
+    saved: from the progress of the checkpoint.
+
+  Returns:
+    The content of the file up to then.
+
+  Raises:
+    ValueError: the file is missing, shorter, or another one.
+  """
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  content = path.read_bytes() if path.exists() else b''
+  kept = content[: saved['bytes']]
+  if hashlib.sha256(kept).hexdigest() == saved['sha256']:
+    return kept
+  if not path.exists():
+    found = 'no such file'
+  elif len(kept) < saved['bytes']:
+    found = f'{len(kept)} bytes'
+  else:
+    found = 'other content'
+  raise ValueError(
+    f'{path} must begin with the {saved["bytes"]} bytes that it had at the '
+    f'last checkpoint, got {found}; restore the file, or train again in '
+    'another workdir.'
+  )
 
 
 class MetricsWriter:
   """Appends rows to metrics.jsonl and TensorBoard, on process 0 only."""
 
-  def __init__(self, workdir: str | pathlib.Path, step: int):
-    """Opens the files, dropping rows after `step`."""
+  def __init__(
+    self, workdir: str | pathlib.Path, step: int, saved: Saved | None = None
+  ):
+    """Opens the files, dropping rows after `step`.
+
+    Args:
+      workdir: of the run.
+      step: number of updates made before this process.
+      saved: from the checkpoint of that step; None begins anew.
+
+    Raises:
+      ValueError: the rows up to `step` are not those that were written, or
+        what follows are no rows.
+    """
     self._file = self._board = None
     if jax.process_index() != 0:
       return
     path = pathlib.Path(workdir) / 'metrics.jsonl'
-    rows = [row for row in read_rows(path) if row['step'] <= step]
+    kept = b'' if saved is None else check(workdir, saved)
+    dropped = [row for row in read_rows(path) if row['step'] > step]
+    if dropped and saved is None:
+      say(
+        'metrics',
+        f'no checkpoint: {len(dropped)} rows of {path} are written anew',
+      )
     with whole_file.writing(path) as part:
-      part.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-    self._file = path.open('a')
+      part.write_bytes(kept)
+    self._bytes, self._digest = len(kept), hashlib.sha256(kept)
+    self._file = path.open('ab')
     if tensorboard is not None:
       self._board = tensorboard.SummaryWriter(
         str(pathlib.Path(workdir) / 'tensorboard'), purge_step=step + 1
@@ -63,12 +145,22 @@ class MetricsWriter:
     """Writes one row; its 'step' is the number of updates made."""
     if self._file is None:
       return
-    self._file.write(json.dumps(row) + '\n')
+    line = (json.dumps(row) + '\n').encode()
+    self._file.write(line)
     self._file.flush()
+    self._bytes += len(line)
+    self._digest.update(line)
     if self._board is not None:
       for name, value in row.items():
         if name != 'step':
           self._board.add_scalar(name, value, row['step'])
+
+  def save(self) -> Saved | None:
+    """Makes sure of what was written; for the progress of a checkpoint."""
+    if self._file is None:
+      return None
+    os.fsync(self._file.fileno())
+    return {'bytes': self._bytes, 'sha256': self._digest.hexdigest()}
 
   def close(self) -> None:
     """Closes the files."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +11,7 @@ from ml_collections import config_dict
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.products import DENSE, Products, skipping_pays
 from sparse_interp.sparsity import projection, schedules
-from sparse_interp.training import fields
+from sparse_interp.training import fields, ranges
 from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import state as state_lib
 
@@ -50,7 +49,7 @@ def make_plan(config: config_dict.ConfigDict) -> Plan:
   Raises:
     ValueError: a field is out of its range, or two contradict each other.
   """
-  _check_counts(config)
+  _check_values(config)
   _check_corpora(config.data)
   model = model_config(config)
   sparsity = config.sparsity
@@ -188,21 +187,37 @@ _LEAST = {
   'train.checkpoint_every': 1,
   'train.keep_checkpoints': 1,
   'train.fsdp': 1,
+  'sparsity.minimum_alive': 0,
 }
+# Their ranges are checked where they are used.
+_NUMBERS = (
+  'data.validation_fraction',
+  'sparsity.density',
+  'sparsity.expansion_factor',
+  'sparsity.exponent',
+  'sparsity.start_fraction',
+  'sparsity.stop_fraction',
+  'optimizer.learning_rate',
+  'optimizer.warmup_fraction',
+  'optimizer.beta1',
+  'optimizer.beta2',
+  'optimizer.eps',
+  'optimizer.weight_decay',
+)
 
 
-def _check_counts(config: config_dict.ConfigDict) -> None:
-  if not 0 <= config.seed < 2**32:
-    raise ValueError(
-      f'seed must be in [0, 2**32), got {config.seed}; choose e.g. 0.'
-    )
-  for name, least in _LEAST.items():
-    section, field = name.split('.')
-    value: Any = config[section][field]
-    if value < least:
-      raise ValueError(
-        f'{name} must be at least {least}, got {value}; raise it.'
-      )
+def _check_values(config: config_dict.ConfigDict) -> None:
+  ranges.check_finite(config)
+  ranges.check_seed(config)
+  # Configurations from before there were blocks lack the last two.
+  optional = {
+    f'sparsity.{name}': 1
+    for name in ('block', 'regrow_every')
+    if name in config.sparsity
+  }
+  ranges.check_whole(config, _LEAST, {'data.max_bytes': 1, **optional})
+  for name in _NUMBERS:
+    ranges.check_number(config, name)
 
 
 def _check_corpora(data: config_dict.ConfigDict) -> None:

@@ -24,11 +24,12 @@ from jax.experimental import multihost_utils
 from ml_collections import config_dict
 
 from sparse_interp.data import batches as batches_lib
-from sparse_interp.files import whole_file
+from sparse_interp.data import corpora
+from sparse_interp.files import versions, whole_file
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.sparsity import statistics
-from sparse_interp.training import checkpoints, metrics, sharding
+from sparse_interp.training import checkpoints, hosts, metrics, sharding
 from sparse_interp.training import measure as measure_lib
 from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import plan as plan_lib
@@ -58,44 +59,58 @@ def pretrain(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
       checkpoint is damaged, or the loss is not finite.
     SystemExit: with status 0, after SIGTERM and a last checkpoint.
   """
-  with _stop_on_sigterm() as stop:
-    summary = _pretrain(config, workdir, stop)
+  # Nothing is written before all that is asked is known to fit.
+  plan = check(config)
+  with (
+    hosts.claimed(workdir, config.to_dict(), _PHASE) as claim,
+    _stop_on_sigterm() as stop,
+  ):
+    claim.record('checkpoints', directory=True)
+    manager = checkpoints.open_manager(workdir, config.train.keep_checkpoints)
+    with contextlib.closing(manager):
+      summary = _pretrain(config, workdir, plan, claim, manager, stop)
   if summary is None:
     sys.exit(0)
   return summary
 
 
-def _pretrain(
-  config: config_dict.ConfigDict, workdir: str, stop: threading.Event
-) -> dict[str, Any] | None:
-  """See `pretrain`; None when `stop` was set before the end."""
-  begun = time.monotonic()
+def check(config: config_dict.ConfigDict) -> plan_lib.Plan:
+  """What a configuration comes to; does no work.
 
-  # ---- What is asked: nothing is written before all of it is known to fit.
+  Raises:
+    ValueError: a field is wrong.
+  """
   plan = plan_lib.make_plan(config)
   mesh = sharding.make_mesh(config.train.fsdp)
   sharding.check_batch_size(mesh, config.data.batch_size)
-  workdir_lib.claim(workdir, config.to_dict())
-  manager = checkpoints.open_manager(workdir, config.train.keep_checkpoints)
+  for spec, _ in config.data.corpora:
+    corpora.check_corpus(spec, config.data.max_bytes)
+  return plan
+
+
+def _pretrain(
+  config: config_dict.ConfigDict,
+  workdir: str,
+  plan: plan_lib.Plan,
+  claim: workdir_lib.Claim,
+  manager: Any,
+  stop: threading.Event,
+) -> dict[str, Any] | None:
+  """See `pretrain`; None when `stop` was set before the end."""
+  begun = time.monotonic()
+  mesh = sharding.make_mesh(config.train.fsdp)
   summary = workdir_lib.read_summary(workdir)
-  if 'nonzeros' in summary and manager.latest_step() == plan.updates:
+  if _is_complete(workdir, summary, manager, plan):
     metrics.say(_PHASE, f'done already: {plan.updates} steps in {workdir}')
-    manager.close()
     return summary
 
   # ---- Text.
-  try:
-    text = _prepare_text(config, workdir)
-    train_batches, validation = _make_batches(config, text)
-  except ValueError:
-    # The user will mend the configuration, and must not be refused then.
-    manager.close()
-    if manager.latest_step() is None:
-      workdir_lib.release(workdir)
-    raise
-  workdir_lib.write_json(
-    pathlib.Path(workdir) / 'model.json', dataclasses.asdict(plan.model)
-  )
+  text = hosts.leader_first(lambda: _prepare_text(config, workdir))
+  train_batches, validation = _make_batches(config, text)
+  if hosts.leads():
+    workdir_lib.write_json(
+      pathlib.Path(workdir) / 'model.json', dataclasses.asdict(plan.model)
+    )
   _save_sample(config, text, workdir)
 
   # ---- Model and optimizer; the state is born on the devices it lives on.
@@ -129,19 +144,24 @@ def _pretrain(
   hashes = {'corpus': text.corpus_hash, 'tokenizer': text.tokenizer.hash}
   if restored is None:
     state = jax.jit(init, out_shardings=shardings)(key)
-    losses, seconds = [], 0.0
+    losses, seconds, rows, history = [], 0.0, None, []
   else:
     state, progress = restored
     _check_same_text(hashes, progress['hashes'])
     train_batches.set_state(progress['batches'])
     losses, seconds = progress['losses'], progress['wall_seconds']
+    rows, history = progress['rows'], progress['versions']
     metrics.say(_PHASE, f'continues from step {int(state.step)}')
 
   # ---- The loop. The host runs ahead and looks at numbers when a row is due.
   step, total = int(state.step), plan.updates
+  if step < total:
+    history = _with_this_version(history, step)
   measure = measure_lib.Measure(plan, model, mesh, validation)
   clock = metrics.Clock(step, config.data.batch_size * config.data.length)
-  writer = metrics.MetricsWriter(workdir, step)
+  if metrics.tensorboard is not None:
+    claim.record('tensorboard', directory=True)
+  writer = metrics.MetricsWriter(workdir, step, rows)
   stopping = _all_agree(stop, True)
   while step < total and not stopping:
     batch = sharding.put_batch(mesh, next(train_batches))
@@ -170,10 +190,12 @@ def _pretrain(
         'losses': losses,
         'wall_seconds': seconds + time.monotonic() - begun,
         'hashes': hashes,
+        'rows': writer.save(),
+        'versions': history,
       }
+      claim.settle()
       checkpoints.save(manager, state, progress)
   manager.wait_until_finished()
-  manager.close()
   writer.close()
   if step < total:
     metrics.say(_PHASE, f'stopped by SIGTERM after step {step}, saved')
@@ -184,14 +206,47 @@ def _pretrain(
     'asked': {'config': config.to_dict(), 'seed': config.seed},
     'corpus_hash': text.corpus_hash,
     'tokenizer_hash': text.tokenizer.hash,
-    'code_version': workdir_lib.code_version(),
+    'code_version': history[-1]['versions']['code'],
+    'versions': history,
     'device': sharding.device_name(),
     'wall_seconds': seconds + time.monotonic() - begun,
-    'pretrain': metrics.read_rows(pathlib.Path(workdir) / 'metrics.jsonl')[-1],
     'nonzeros': _nonzeros(state.params, plan),
   }
+  if not hosts.leads():
+    return entries
+  rows = metrics.read_rows(pathlib.Path(workdir) / 'metrics.jsonl')
   metrics.say(_PHASE, f'done: {total} steps in {workdir}')
-  return workdir_lib.add_to_summary(workdir, entries)
+  return workdir_lib.add_to_summary(workdir, entries | {'pretrain': rows[-1]})
+
+
+def _is_complete(
+  workdir: str, summary: dict[str, Any], manager: Any, plan: plan_lib.Plan
+) -> bool:
+  """Whether all that later stages read is there.
+
+  Raises:
+    ValueError: it is, but the rows of metrics are not those of the run.
+  """
+  files = ('model.json', 'tokenizer.json', SAMPLE)
+  if (
+    'nonzeros' not in summary
+    or manager.latest_step() != plan.updates
+    or not all((pathlib.Path(workdir) / name).exists() for name in files)
+  ):
+    return False
+  if hosts.leads():
+    metrics.check(workdir, checkpoints.latest_progress(manager)['rows'])
+  return True
+
+
+def _with_this_version(
+  history: list[dict[str, Any]], step: int
+) -> list[dict[str, Any]]:
+  """The versions that the run was made by so far, and those of this process."""
+  now = versions.current()
+  if changed := versions.difference(history, now):
+    metrics.say(_PHASE, f'other versions from step {step} on: {changed}')
+  return versions.add(history, now, phase=_PHASE, from_step=step)
 
 
 def load_model(workdir: str | pathlib.Path) -> tuple[GPTConfig, dict[str, Any]]:
@@ -305,7 +360,6 @@ def _finite(losses: Sequence[Any], step: int, manager: Any) -> list[float]:
         if good is None
         else f'the last good checkpoint is {manager.directory / str(good)}'
       )
-      manager.close()
       raise ValueError(
         f'train_loss must be finite, got {loss} at step '
         f'{step - len(losses) + i + 1}; {where}; lower '
