@@ -52,8 +52,8 @@ class Journal:
   def _read(self, path):
     try:
       found = json.loads(path.read_text())
-      there, trials = found['search'], found['trials']
-    except (ValueError, KeyError, TypeError) as error:
+      there, trials = dict(found['search']), list(found['trials'])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise ValueError(
         f'search.directory must hold a readable {_LIST}, got {path}: {error!r};'
         ' choose another directory.'

@@ -14,11 +14,13 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from sparse_interp.files import quiet
 from sparse_interp.training.state import TrainState
 
 _DIRECTORY = 'checkpoints'
 
 
+@quiet.libraries()
 def open_manager(workdir: str | pathlib.Path, keep: int) -> Any:
   """Opens (and makes, if missing) the checkpoints of a run.
 
@@ -51,6 +53,7 @@ def save(manager: Any, state: TrainState, progress: dict[str, Any]) -> None:
   )
 
 
+@quiet.libraries()
 def save_params(workdir: str | pathlib.Path, params: dict[str, Any]) -> None:
   """Writes parameters that were not trained here, as checkpoint 0.
 
@@ -66,6 +69,7 @@ def save_params(workdir: str | pathlib.Path, params: dict[str, Any]) -> None:
   manager.close()
 
 
+@quiet.libraries()
 def restore(
   manager: Any, abstract_state: Any
 ) -> tuple[TrainState, dict[str, Any]] | None:
@@ -124,6 +128,7 @@ def latest_progress(manager: Any) -> dict[str, Any] | None:
     ) from error
 
 
+@quiet.libraries()
 def load_params(
   workdir: str | pathlib.Path, step: int | None = None
 ) -> dict[str, Any]:
