@@ -71,7 +71,7 @@ def run(
     ValueError: There is no run of that name, or a field is missing, unknown or
       wrong.
   """
-  config = check.check(config, _dataclasses(), source)
+  config = check.check(config, known_dataclasses(), source)
   paths.expand(config)
   from sparse_interp.training import memory
 
@@ -79,7 +79,7 @@ def run(
   functions()[config.run](config, os.path.expanduser(workdir))
 
 
-def _dataclasses() -> dict[str, dict[str, fields.Field]]:
+def known_dataclasses() -> dict[str, dict[str, fields.Field]]:
   """Fields of the dataclasses that sections of a configuration hold."""
   return {
     'GPTConfig': fields.of_dataclass(GPTConfig),
@@ -88,7 +88,7 @@ def _dataclasses() -> dict[str, dict[str, fields.Field]]:
 
 
 def _known_fields(config: config_dict.ConfigDict) -> dict[str, fields.Field]:
-  return check.needs(config, _dataclasses())[1]
+  return check.needs(config, known_dataclasses())[1]
 
 
 def cli(argv: Sequence[str] | None = None) -> None:

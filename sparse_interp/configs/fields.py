@@ -5,7 +5,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ml_collections import config_dict
@@ -130,11 +130,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
 
 
 def flat(
-  config: Mapping[str, Any], prefix: str = ''
+  config: config_dict.ConfigDict, prefix: str = ''
 ) -> Iterator[tuple[str, Any]]:
   """(dotted name, value) of all that are no sections."""
   for name, value in config.items():
-    if isinstance(value, Mapping | config_dict.ConfigDict):
+    if isinstance(value, config_dict.ConfigDict):
       yield from flat(value, f'{prefix}{name}.')
     else:
       yield f'{prefix}{name}', value

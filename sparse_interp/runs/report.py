@@ -16,7 +16,7 @@ PAGE = 'report.html'
 _PHASE = 'report'
 _HASH = 'report_sha256'
 # Entries of summary.json that the page can speak of.
-_SHOWN = ('learned_tasks', 'pretrain', 'imported')
+_SHOWN = ('learned_tasks', 'pretrain')
 
 
 def report(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def report(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   summary = workdir_lib.read_summary(directory)
   if not any(name in summary for name in _SHOWN):
     raise ValueError(
-      'workdir must be of a run that trains or imports a model or makes '
+      'workdir must be of a run that trains a model or makes '
       f'circuits, got {workdir} with {", ".join(summary) or "nothing"}; choose '
       'another --workdir.'
     )
