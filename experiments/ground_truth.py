@@ -24,8 +24,6 @@ table: at these sizes elimination brings a random ranking to the same components
 on most programs, so that F1 tells little about a ranking; AUROC does.
 """
 
-import pathlib
-
 from ml_collections import config_dict
 
 from sparse_interp.circuits.prune_config import PruneConfig
@@ -39,10 +37,10 @@ def get_config() -> config_dict.ConfigDict:
   config.seed = 0
 
   config.programs = 'all'  # or names with commas between
-  # Files <program>.npz; a program without one is compiled, which needs the
-  # extra `tracr`.
-  root = pathlib.Path(__file__).parents[1]
-  config.programs_directory = str(root / 'tests' / 'data' / 'compiled')
+  # Directory of files <program>.npz; None: those that ship. A program without
+  # a file is compiled, which needs the extra `tracr`.
+  config.programs_directory = fields.optional(str)
+  # With commas between, of those here.
   config.methods = 'edge_masks,node_masks,eap,eap_ig,attribution,random'
   config.sequences = 256  # of varied lengths, at most; and as many to test
 
@@ -67,6 +65,7 @@ def get_config() -> config_dict.ConfigDict:
     holdout_pairs=128,
   )
 
+  # Model to plant programs in; None: compiled ones only.
   config.model_workdir = fields.optional(str)
   config.pairs = 512  # of prompts for training; half as many test
   config.length = 40  # tokens of every prompt

@@ -9,25 +9,19 @@ experiments/quickstart.py; every field of PruneConfig can be set, as in
 --config.prune.gates=edges.
 """
 
-import importlib.util
-import pathlib
-
 from ml_collections import config_dict
 
+from sparse_interp import configs
 from sparse_interp.training import fields
 
 
 def get_config() -> config_dict.ConfigDict:
   """Returns the configuration."""
-  path = pathlib.Path(__file__).with_name('quickstart.py')
-  spec = importlib.util.spec_from_file_location('quickstart', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  whole = module.get_config()
-
+  whole = configs.load('quickstart')
   config = config_dict.ConfigDict()
   config.run = 'prune'
   config.seed = whole.seed
+  # Of a pretrain, quickstart or import_model run.
   config.model_workdir = fields.optional(str)
   config.tasks = whole.tasks
   config.circuits_at_most = fields.optional(int)

@@ -14,18 +14,27 @@ With --config=experiments/quickstart.py:tiny the same path runs in a minute or
 two on a model too small to learn much; that is for tests.
 """
 
-import importlib.util
-import pathlib
-
 from ml_collections import config_dict
 
+from sparse_interp import configs
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.training import fields
 
+SIZES = ('laptop', 'tiny')
+
 
 def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
-  """Returns the configuration of a size: 'laptop' or 'tiny'."""
-  config = _pretrain_config(size)
+  """Returns the configuration of a size, one of SIZES.
+
+  Raises:
+    ValueError: there is no such size.
+  """
+  if size not in SIZES:
+    raise ValueError(
+      f'size must be one of {", ".join(SIZES)}, got {size!r}; choose e.g. '
+      'quickstart:tiny.'
+    )
+  config = configs.load(f'pretrain/{size}')
   config.run = 'quickstart'
 
   config.tasks = 'all'  # or names with commas between
@@ -54,18 +63,3 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
     config.prune.holdout_pairs = 16
     config.prune.batch_pairs = 8
   return config
-
-
-def _pretrain_config(size: str) -> config_dict.ConfigDict:
-  """The configuration of experiments/pretrain/<size>.py."""
-  directory = pathlib.Path(__file__).parent / 'pretrain'
-  path = directory / f'{size}.py'
-  if not path.exists():
-    sizes = ', '.join(sorted(p.stem for p in directory.glob('*.py')))
-    raise ValueError(
-      f'config variant must be one of {sizes}, got {size!r}; choose one.'
-    )
-  spec = importlib.util.spec_from_file_location(f'pretrain_{size}', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config()

@@ -22,22 +22,16 @@ for this model in jobs of 20 steps with batches of 4 0.31 (nodes) and 0.34
 Needs the extra `search`. An interrupted run goes on where it was.
 """
 
-import importlib.util
-import pathlib
-
 from ml_collections import config_dict
 
+from sparse_interp import configs
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.training import fields
 
 
 def get_config() -> config_dict.ConfigDict:
   """Returns the configuration."""
-  path = pathlib.Path(__file__).with_name('prune.py')
-  spec = importlib.util.spec_from_file_location('prune', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config()
+  config = configs.load('prune')
   config.run = 'strength'
   config.trials = 3  # configurations that each kind of mask is tuned with
   config.parallel = 1  # of them in one call; more pay off on a GPU
@@ -56,11 +50,11 @@ def get_config() -> config_dict.ConfigDict:
   config.edges = config_dict.ConfigDict(
     {'k_coef': 3e-3, 'init_attribution': 0.5}
   )
+  # Directory of reverse.npz, a compiled program; None: the one that ships.
+  config.programs_directory = fields.optional(str)
+  config.program_sequences = 128  # of that program
   # Eight jobs as one call, against the same in sequence: on this model, and on
-  # a compiled program from this directory, with batches of several sizes.
-  root = pathlib.Path(__file__).parents[1]
-  config.programs_directory = str(root / 'tests' / 'data' / 'compiled')
-  config.program_sequences = 128
+  # that program, with batches of several sizes.
   config.together = config_dict.ConfigDict()
   for gates in ('nodes', 'edges'):
     shared = {'gates': gates, 'k_coef': 3e-3, 'repetitions': 5}

@@ -1,11 +1,10 @@
 """One command line for every run.
 
-    python -m sparse_interp.main --config=experiments/quickstart.py \\
-        --workdir=runs/quickstart
+    python -m sparse_interp --config=quickstart --workdir=runs/quickstart
 
 The configuration's field `run` names the run. Any field can be overridden, as
-in --config.model.d_model=128, and --config=file.py:variant hands the variant to
-the file's get_config.
+in --config.model.d_model=128; the configuration is one that ships, by its name,
+or a file, and --config=file.py:variant hands the variant to its get_config.
 
 What a user can cause (a wrong value, a missing file, a full disk) ends in one
 line on stderr and exit status 2. Everything else is a defect of this program:
@@ -19,114 +18,106 @@ if __name__ == '__main__':
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from absl import app, flags, logging
 from ml_collections import config_dict
-from ml_collections.config_flags import config_flags
 
-from sparse_interp.files import errors
-from sparse_interp.runs import (
-  ground_truth,
-  import_model,
-  kernels,
-  prune,
-  prune_time,
-  quickstart,
-  step_time,
-  strength,
-)
-from sparse_interp.training import memory, pretrain
+from sparse_interp import command_line
+from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.configs import check, fields, paths
+from sparse_interp.files import errors, quiet
+from sparse_interp.models import GPTConfig
 
-RUNS = {
-  'ground_truth': ground_truth.ground_truth,
-  'import_model': import_model.import_model,
-  'kernels': kernels.kernels,
-  'pretrain': pretrain.pretrain,
-  'prune': prune.prune,
-  'prune_time': prune_time.prune_time,
-  'quickstart': quickstart.quickstart,
-  'step_time': step_time.step_time,
-  'strength': strength.strength,
-}
-
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Python file with get_config(), e.g. under experiments/.'
-)
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Directory for all that the run writes; made if missing.'
-)
-_DEBUG = flags.DEFINE_bool(
-  'debug', False, 'Show the traceback even where the user caused the error.'
-)
+Function = Callable[[config_dict.ConfigDict, str], dict[str, Any]]
 
 
-def run(config: config_dict.ConfigDict, workdir: str) -> None:
+def functions() -> dict[str, Function]:
+  """{name of a run: what does it}; imports all of them, which takes seconds."""
+  from sparse_interp.runs import (
+    ground_truth,
+    import_model,
+    kernels,
+    prune,
+    prune_time,
+    quickstart,
+    report,
+    step_time,
+    strength,
+  )
+  from sparse_interp.training import pretrain
+
+  return {
+    'ground_truth': ground_truth.ground_truth,
+    'import_model': import_model.import_model,
+    'kernels': kernels.kernels,
+    'pretrain': pretrain.pretrain,
+    'prune': prune.prune,
+    'prune_time': prune_time.prune_time,
+    'quickstart': quickstart.quickstart,
+    'report': report.report,
+    'step_time': step_time.step_time,
+    'strength': strength.strength,
+  }
+
+
+def run(
+  config: config_dict.ConfigDict, workdir: str, source: str = 'config'
+) -> None:
   """Does the run that `config.run` names.
 
   Args:
-    config: Configuration as an experiment's `get_config` returns it.
+    config: Configuration as an experiment's `get_config` returns it. A ~ in
+      its paths stands for the home directory, as in `workdir`.
     workdir: Directory that receives everything the run writes.
+    source: What the configuration is called in errors, e.g. its file.
 
   Raises:
-    ValueError: There is no run of that name.
+    ValueError: There is no run of that name, or a field is missing, unknown or
+      wrong.
   """
-  name = config.get('run')
-  if name not in RUNS:
-    raise ValueError(
-      f'run must be one of {", ".join(RUNS)}, got {name!r}; '
-      'set it in the configuration or with --config.run.'
-    )
+  config = check.check(config, known_dataclasses(), source)
+  paths.expand(config)
+  from sparse_interp.training import memory
+
   memory.keep_freed_memory()
-  RUNS[name](config, workdir)
+  functions()[config.run](config, os.path.expanduser(workdir))
 
 
-def _parse_flags(argv: Sequence[str]) -> None:
-  """Parses the command line; what is wrong with it ends in one line."""
-  debug = '--debug' in argv
-  # Orbax narrates at INFO what the runs say better, and logs as an ERROR, with
-  # a long traceback, what it then raises.
-  flags.FLAGS.verbosity = logging.WARNING if debug else logging.FATAL
-  kinds = (flags.Error, TypeError, SyntaxError)
-  with errors.in_one_line(*kinds, debug=debug):
-    try:
-      positional = flags.FLAGS(argv)[1:]
-      _CONFIG.value and _CONFIG.value.lock()  # raises if it was not found
-    except OSError as error:
-      reason = str(error.__cause__ or error).splitlines()[-1].strip()
-      raise ValueError(
-        'config must be a Python file that can be read, got '
-        f'{reason}; look for one in experiments/.'
-      ) from error
-    except (AttributeError, KeyError) as error:
-      # The library hands on a KeyError inside another error.
-      message = error.args[0]
-      message = message.args[0] if isinstance(message, KeyError) else message
-      raise ValueError(
-        'config must define get_config() and every field that is overridden, '
-        f'but: {" ".join(str(message).splitlines())}'
-      ) from error
-    if positional:
-      raise ValueError(
-        f'arguments must be flags, got {positional[0]!r}; '
-        'write --name=value, with quotes where the value contains spaces.'
-      )
-    for flag in (_CONFIG, _WORKDIR):
-      if not flag.value:
-        raise ValueError(
-          f'{flag.name} must be given; add --{flag.name}=<path>, '
-          'and see --help.'
-        )
+def known_dataclasses() -> dict[str, dict[str, fields.Field]]:
+  """Fields of the dataclasses that sections of a configuration hold."""
+  return {
+    'GPTConfig': fields.of_dataclass(GPTConfig),
+    'PruneConfig': fields.of_dataclass(PruneConfig),
+  }
 
 
-def main(argv: None) -> None:
-  """Does the run; ends as the module's docstring says."""
-  del argv  # all in the flags
-  if not _DEBUG.value:
+def _known_fields(config: config_dict.ConfigDict) -> dict[str, fields.Field]:
+  return check.needs(config, known_dataclasses())[1]
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+  """Does what a command line asks; ends as the module's docstring says.
+
+  Args:
+    argv: arguments; None for those of the process.
+  """
+  argv = sys.argv[1:] if argv is None else argv
+  debug = command_line.wants_debug(argv)
+  if debug:
+    quiet.show_all()
+  else:
+    quiet.everywhere()
+  with errors.in_one_line(debug=debug):
+    asked = command_line.parse(argv, _known_fields)
+  if asked.show is not None:
+    _show(asked.show)
+    return
+  if not debug:
     errors.keep_threads_quiet()
   try:
-    with errors.in_one_line(debug=_DEBUG.value):
-      run(_CONFIG.value, _WORKDIR.value)
+    with errors.in_one_line(debug=debug):
+      run(asked.config, asked.workdir, asked.source)
   except SystemExit as stop:
     if stop.code == 2:
       # Without the clean-up at exit, where writers that have failed once
@@ -136,5 +127,15 @@ def main(argv: None) -> None:
     raise
 
 
+def _show(what: str) -> None:
+  from sparse_interp import help_text
+
+  text = help_text.help_text() if what == 'help' else help_text.list_text()
+  try:
+    print(text, end='', flush=True)
+  except BrokenPipeError:  # as in --help | head
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse_flags)
+  cli()

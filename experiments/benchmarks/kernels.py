@@ -25,7 +25,6 @@ The slowest were repeated less than 20 times (the sort of 1e7 entries once); the
 results say how often. No GPU was measured.
 """
 
-import jax
 from ml_collections import config_dict
 
 SIZES = ('auto', 'tiny', 'cpu', 'accelerator')
@@ -46,6 +45,8 @@ def get_config(sizes: str = 'auto') -> config_dict.ConfigDict:
       'kernels.py:cpu.'
     )
   if sizes == 'auto':
+    import jax  # here, since it takes seconds and others need it not
+
     sizes = 'cpu' if jax.default_backend() == 'cpu' else 'accelerator'
   config = config_dict.ConfigDict()
   config.run = 'kernels'
@@ -64,17 +65,18 @@ def get_config(sizes: str = 'auto') -> config_dict.ConfigDict:
 
 
 def _tiny(config):
-  config.dtypes = ('float32',)
+  config.dtypes = ('float32',)  # of products and copies
   config.repetitions = 3
   config.seconds = 0.2
-  config.ceiling.update({'width': 64, 'entries': 1000})
-  config.abs_topk.sizes = ((16, 128),)
-  config.projection.sizes = (1000,)
-  config.row_sparse.sizes = ((16, 32, 64),)
-  config.row_sparse.densities = (1 / 32,)
-  config.block_sparse.sizes = ((16, 64, 64),)
-  config.block_sparse.blocks = (16,)
-  config.block_sparse.densities = (1 / 4,)
+  config.ceiling.width = 64  # of square matrices, multiplied
+  config.ceiling.entries = 1000  # that are copied
+  config.abs_topk.sizes = ((16, 128),)  # (rows, width)
+  config.projection.sizes = (1000,)  # entries of a tensor
+  config.row_sparse.sizes = ((16, 32, 64),)  # (tokens, inputs, outputs)
+  config.row_sparse.densities = (1 / 32,)  # of the weights
+  config.block_sparse.sizes = ((16, 64, 64),)  # (tokens, inputs, outputs)
+  config.block_sparse.blocks = (16,)  # sides of the blocks
+  config.block_sparse.densities = (1 / 4,)  # of the blocks
 
 
 def _cpu(config):

@@ -33,12 +33,16 @@ def get_config(size: str = 'wide') -> config_dict.ConfigDict:
   config = config_dict.ConfigDict()
   config.run = 'prune_time'
   config.seed = 0
+  # Of each way.
   config.repetitions = 2 if tiny else 20
   config.budget = 1e9  # seconds in all; no density is begun after
+  # Shares of nonzero weights that are timed.
   config.densities = (1 / 16,) if tiny else (1 / 16, 1 / 64, 1 / 256, 1 / 1024)
   config.batch_size = 2 if tiny else 16  # sequences that are evaluated
+  # Pairs of prompts to prune on.
   config.pairs = 8 if tiny else 64
   config.pair_length = 8 if tiny else 64  # tokens of a prompt
+  # Pairs of prompts per step of pruning.
   config.batch_pairs = 4 if tiny else 16
   config.steps = 10 if tiny else 20  # of pruning, in each repetition
   config.model = config_dict.ConfigDict()  # fields of models.GPTConfig

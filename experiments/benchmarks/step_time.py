@@ -20,21 +20,14 @@ one round: sparse 4648 ms, dense 4486 (1.04), torch 10245 (2.20), compiled 10361
 (2.23).
 """
 
-import importlib.util
 import pathlib
 
 from ml_collections import config_dict
 
+from sparse_interp import configs
+
 _HERE = pathlib.Path(__file__).parent
 SIZES = ('tiny', 'laptop', '1', '2', '4')
-
-
-def _pretrain_config(name, *arguments):
-  path = _HERE.parent / 'pretrain' / f'{name}.py'
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(*arguments)
 
 
 def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
@@ -49,18 +42,20 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
       'step_time.py:laptop.'
     )
   if size in ('tiny', 'laptop'):
-    config = _pretrain_config(size)
+    config = configs.load(f'pretrain/{size}')
   else:
-    config = _pretrain_config('expansion', size)
+    config = configs.load('pretrain/expansion', size)
     config.data.batch_size = 8
     config.model.dtype = 'float32'  # 'bfloat16' for an accelerator
   # The final density from the first step on.
   config.sparsity.start_fraction = 0.0
   config.sparsity.stop_fraction = 0.0
   config.run = 'step_time'
-  config.repetitions = 30
+  config.repetitions = 30  # of each step
   config.budget = 1e9  # seconds in all
+  # Which are timed.
   config.steps = ('sparse', 'dense', 'torch', 'torch_compiled')
+  # File with the recipe in torch; '' for none.
   config.torch_recipe = str(_HERE / 'torch_recipe.py')
   config.peak_flops = 0.0  # of the machine, in config.model.dtype; 0: unknown
   return config

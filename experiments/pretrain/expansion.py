@@ -90,8 +90,8 @@ def get_config(factor: str = '4') -> config_dict.ConfigDict:
   config.train.tokens = 32_000_000_000  # in all
   config.train.log_every = 100  # steps
   config.train.eval_every = 1000  # steps
-  config.train.eval_batches = 16
+  config.train.eval_batches = 16  # of validation
   config.train.checkpoint_every = 1000  # steps
-  config.train.keep_checkpoints = 2
+  config.train.keep_checkpoints = 2  # the latest
   config.train.fsdp = 1  # devices that share one copy of the state
   return config

@@ -73,8 +73,8 @@ def get_config() -> config_dict.ConfigDict:
   config.train.tokens = 1250 * 32 * 128  # in all
   config.train.log_every = 25  # steps
   config.train.eval_every = 250  # steps
-  config.train.eval_batches = 8
+  config.train.eval_batches = 8  # of validation
   config.train.checkpoint_every = 250  # steps
-  config.train.keep_checkpoints = 2
+  config.train.keep_checkpoints = 2  # the latest
   config.train.fsdp = 1  # devices that share one copy of the state
   return config

@@ -70,8 +70,8 @@ def get_config() -> config_dict.ConfigDict:
   config.train.tokens = 60 * 8 * 32  # in all
   config.train.log_every = 5  # steps
   config.train.eval_every = 20  # steps
-  config.train.eval_batches = 2
+  config.train.eval_batches = 2  # of validation
   config.train.checkpoint_every = 10  # steps
-  config.train.keep_checkpoints = 2
+  config.train.keep_checkpoints = 2  # the latest
   config.train.fsdp = 1  # devices that share one copy of the state
   return config

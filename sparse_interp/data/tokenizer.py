@@ -117,6 +117,11 @@ class Tokenizer:
     Raises:
       ValueError: If the file is missing, damaged or not such a tokenizer.
     """
+    if not os.path.exists(path):
+      raise ValueError(
+        f'tokenizer file must be there, got no {path}; put it back, or run '
+        'again what made the model, which makes it anew of the same text.'
+      )
     try:
       text = pathlib.Path(path).read_text(encoding='utf-8')
       return cls(tokenizers.Tokenizer.from_str(text))
@@ -124,7 +129,8 @@ class Tokenizer:
       reason = ' '.join(str(error).split())
       raise ValueError(
         f'tokenizer file must be one that was saved here, got {path}: '
-        f'{reason}; delete it to have it trained again.'
+        f'{reason}; put back the one that was, or delete it and run again '
+        'what made the model.'
       ) from error
 
   def _checked(self, ids: Ids) -> list[int]:

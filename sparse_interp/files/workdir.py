@@ -270,10 +270,13 @@ def code_version() -> str:
   """Version of the package and a hash of its source, e.g. '0.1.0+1f2e3d4c'.
 
   Works where there is no repository, and sees changes not yet committed.
+  Configurations, which an installation has within the package, do not count.
   """
   root = pathlib.Path(sparse_interp.__file__).parent
   digest = hashlib.sha256()
   for path in sorted(root.rglob('*.py')):
+    if path.is_relative_to(root / 'experiments'):
+      continue
     digest.update(path.relative_to(root).as_posix().encode() + b'\0')
     digest.update(path.read_bytes() + b'\0')
   return f'{sparse_interp.__version__}+{digest.hexdigest()[:8]}'

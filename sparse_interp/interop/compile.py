@@ -1,6 +1,7 @@
-"""Compiles the published programs into one small file each.
+r"""Compiles the published programs into one small file each.
 
-python -m sparse_interp.interop.compile --directory=tests/data/compiled
+python -m sparse_interp.interop.compile \
+    --directory=sparse_interp/interop/compiled
 """
 
 import pathlib

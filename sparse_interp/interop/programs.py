@@ -5,11 +5,15 @@ its `reverse`, with that vocabulary and those lengths (arXiv 2304.14997).
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
 from sparse_interp.interop.program import CompiledProgram, Value
 from sparse_interp.interop.tracr import compile_program, require_tracr
+
+# All of them, compiled: <name>.npz.
+SHIPPED = pathlib.Path(__file__).parent / 'compiled'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,10 @@ from ml_collections import config_dict
 
 from sparse_interp import interop
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.configs.fields import names_in
 from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.interop import CompiledProgram
+from sparse_interp.interop import CompiledProgram, programs
 from sparse_interp.interop.planted_programs import PROGRAMS as PLANTED
 from sparse_interp.interop.programs import PROGRAMS, compile_published
 from sparse_interp.runs import compiled_scores, planted_scores, table
@@ -116,8 +117,7 @@ def program_names(config: config_dict.ConfigDict) -> list[str]:
   """
   if config.programs == 'all':
     return list(PROGRAMS)
-  names = [name.strip() for name in str(config.programs).split(',')]
-  names = [name for name in names if name]
+  names = names_in(config.programs)
   for name in names:
     if name not in PROGRAMS:
       raise ValueError(
@@ -136,11 +136,15 @@ def load_program(
 ) -> CompiledProgram:
   """A published program from its file, or compiled where there is none.
 
+  Args:
+    name: of the program.
+    directory: with files <name>.npz; None: those that ship.
+
   Raises:
     ImportError: if there is no file and Tracr is not installed.
   """
-  path = pathlib.Path(directory or '') / f'{name}.npz'
-  if directory and path.exists():
+  path = pathlib.Path(directory or programs.SHIPPED) / f'{name}.npz'
+  if path.exists():
     return interop.load(path)
   metrics.say(_PHASE, f'{name}: compiled anew, since {path} does not exist')
   return compile_published(name)

@@ -12,6 +12,7 @@ from sparse_interp.circuits.faithfulness import evaluate_model
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.configs import fields as config_fields
 from sparse_interp.models import GPTConfig
 from sparse_interp.runs import table
 from sparse_interp.runs.pretrained import Model
@@ -37,8 +38,12 @@ def task_names(config: config_dict.ConfigDict) -> list[str]:
   """Names of the tasks asked for, all of them for 'all'."""
   if config.tasks == 'all':
     return list(tasks_lib.TASKS)
-  names = config.tasks
-  names = names.split(',') if isinstance(names, str) else list(names)
+  names = config_fields.names_in(config.tasks)
+  if not names:
+    raise ValueError(
+      'tasks must be all, or names with commas between, got '
+      f'{config.tasks!r}; choose e.g. {next(iter(tasks_lib.TASKS))}.'
+    )
   return [task.name for task in tasks_lib.get_tasks(names)]
 
 

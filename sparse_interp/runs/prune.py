@@ -26,7 +26,7 @@ from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.sweep import geometric_mean
 from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.runs import pose, pretrained, table
+from sparse_interp.runs import pose, pretrained, report, table
 from sparse_interp.tasks.encoding import EncodedTask
 from sparse_interp.training import fields, hosts, metrics, ranges, sharding
 
@@ -54,7 +54,7 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     config: `model_workdir` names the run that trained the model; `tasks`,
       `pairs`, `prune` and `circuits_at_most` are described in
       experiments/quickstart.py.
-    workdir: receives circuits/, summary.json and config.json.
+    workdir: receives circuits/, summary.json, config.json and report.html.
 
   Returns:
     The content of summary.json.
@@ -69,7 +69,7 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     model = pretrained.load(config.model_workdir)
     measured = pose.measure_tasks(config, model)
     results = find_circuits(config, model, measured, workdir, claim)
-    summary = workdir_lib.add_to_summary(
+    workdir_lib.add_to_summary(
       workdir,
       {
         'asked': {'config': config.to_dict(), 'seed': config.seed},
@@ -79,6 +79,7 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
         **results,
       },
     )
+    summary = report.write(workdir)
   table.print_table(summary)
   return summary
 

@@ -1,6 +1,5 @@
 """The whole path in one run: text to model, circuits, numbers and a page."""
 
-import hashlib
 import pathlib
 import time
 from typing import Any
@@ -8,9 +7,8 @@ from typing import Any
 from ml_collections import config_dict
 
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.runs import pose, pretrained, prune, table
+from sparse_interp.runs import pose, pretrained, prune, report, table
 from sparse_interp.training import hosts, metrics, pretrain
-from sparse_interp.viewer.report import write_report
 
 _PHASE = 'quickstart'
 
@@ -31,23 +29,19 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   prune.check(config)
   plan = pretrain.check(config, workdir)
   pose.check_memory(config, plan.model)
-  report = pathlib.Path(workdir) / 'report.html'
   with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
     summary = pretrain.pretrain(config, workdir)
     if not hosts.leads():  # one finds the circuits
       return summary
     found = prune.is_complete(workdir)
-    if found and _digest(report) == summary.get('report_sha256'):
+    if found and report.is_current(workdir, summary):
       metrics.say(_PHASE, f'everything is done already in {workdir}')
     else:
       if not found:
-        summary = _find(config, workdir, summary, claim)
-      write_report(workdir, str(report))
-      summary = workdir_lib.add_to_summary(
-        workdir, {'report_sha256': _digest(report)}
-      )
+        _find(config, workdir, summary, claim)
+      summary = report.write(workdir)
   table.print_table(summary)
-  print(f'report: {report}', flush=True)
+  print(f'report: {pathlib.Path(workdir) / report.PAGE}', flush=True)
   return summary
 
 
@@ -65,11 +59,4 @@ def _find(
   seconds = summary['wall_seconds'] + time.monotonic() - begun
   return workdir_lib.add_to_summary(
     workdir, {**results, 'wall_seconds': seconds}
-  )
-
-
-def _digest(path: pathlib.Path) -> str | None:
-  """Hash of a file; None where there is none."""
-  return (
-    hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
   )

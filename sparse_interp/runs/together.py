@@ -16,7 +16,7 @@ from sparse_interp.circuits.gated_model import GatedModel, unit_sizes
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.pruning import optimize, optimize_together
 from sparse_interp.circuits.task_loss import Pairs
-from sparse_interp.interop import load
+from sparse_interp.interop import load, programs
 from sparse_interp.runs.compiled_circuits import gate, record
 from sparse_interp.training import fields, metrics, ranges
 
@@ -34,7 +34,7 @@ def time_cases(
   One job of a large model or batch keeps the processor busy by itself; that of
   a small one is mostly overhead, which jobs then share.
   """
-  program = load(config.programs_directory + '/reverse.npz')
+  program = load(_program(config))
   inputs = program.draw(config.program_sequences, config.seed, 'train')
   recorded = record(program, inputs)
   on = {
@@ -52,10 +52,14 @@ def time_cases(
   return results
 
 
+def _program(config: config_dict.ConfigDict) -> pathlib.Path:
+  directory = pathlib.Path(config.programs_directory or programs.SHIPPED)
+  return directory / 'reverse.npz'
+
+
 def check(config: config_dict.ConfigDict) -> None:
   """Raises ValueError if a case cannot be timed; does no work."""
-  program = pathlib.Path(config.programs_directory) / 'reverse.npz'
-  if not program.is_file():
+  if not _program(config).is_file():
     raise ValueError(
       'programs_directory must hold reverse.npz, got '
       f'{config.programs_directory} without it; correct the path.'
@@ -73,7 +77,7 @@ def check(config: config_dict.ConfigDict) -> None:
     ranges.check_whole(config, least)
     asked = {**config.prune.to_dict(), **case.to_dict()}
     del asked['on'], asked['repetitions']
-    PruneConfig(**asked)
+    fields.read(PruneConfig, asked, place)
 
 
 def time_together(

@@ -16,12 +16,14 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from sparse_interp.files import quiet
 from sparse_interp.training import record as record_lib
 from sparse_interp.training.state import TrainState
 
 _DIRECTORY = 'checkpoints'
 
 
+@quiet.libraries()
 def open_manager(workdir: str | pathlib.Path, keep: int) -> Any:
   """Opens (and makes, if missing) the checkpoints of a run.
 
@@ -75,6 +77,7 @@ def last_good(manager: Any) -> str:
   return f'the last good checkpoint is {manager.directory / str(step)}'
 
 
+@quiet.libraries()
 def save_params(workdir: str | pathlib.Path, params: dict[str, Any]) -> None:
   """Writes parameters that were not trained here, as checkpoint 0.
 
@@ -131,6 +134,7 @@ def latest_progress(manager: Any) -> dict[str, Any] | None:
     raise _refusal(path, error, 'delete it and run again') from error
 
 
+@quiet.libraries()
 def restore(
   manager: Any, abstract_state: Any
 ) -> tuple[TrainState, dict[str, Any]] | None:
@@ -190,6 +194,7 @@ def _steps(workdir: str | pathlib.Path) -> tuple[pathlib.Path, list[int]]:
   return directory, steps
 
 
+@quiet.libraries()
 def load_params(
   workdir: str | pathlib.Path, step: int | None = None
 ) -> dict[str, Any]:

@@ -28,9 +28,11 @@ def make_mesh(fsdp: int, devices: list[jax.Device] | None = None) -> Mesh:
   """
   devices = jax.devices() if devices is None else devices
   if fsdp < 1 or len(devices) % fsdp:
+    count = len(devices)
+    fitting = [str(n) for n in range(1, count + 1) if count % n == 0]
     raise ValueError(
-      f'train.fsdp must divide the number of devices, {len(devices)}, got '
-      f'{fsdp}; choose e.g. 1 or {len(devices)}.'
+      f'train.fsdp must divide the number of devices, {count}, got {fsdp}; '
+      f'choose {" or ".join(fitting)}.'
     )
   return jax.make_mesh(
     (len(devices) // fsdp, fsdp),

@@ -1,13 +1,12 @@
-"""The programs whose weights are recorded in tests/data/compiled."""
+"""The programs whose weights are in interop/compiled."""
 
 import functools
-import pathlib
 
 import numpy as np
 
-from sparse_interp.interop import load
+from sparse_interp.interop import load, programs
 
-DIRECTORY = pathlib.Path(__file__).parents[1] / 'data' / 'compiled'
+DIRECTORY = programs.SHIPPED
 
 
 @functools.cache

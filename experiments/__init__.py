@@ -1,0 +1,1 @@
+"""Configurations that ship; see `sparse_interp.configs`."""

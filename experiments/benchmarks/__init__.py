@@ -1,0 +1,1 @@
+"""Times of kernels, of training steps, and of pruning."""

@@ -1,0 +1,1 @@
+"""The published sizes and smaller ones, trained alone."""
