@@ -200,6 +200,8 @@ def _check_ids(path: pathlib.Path, ids: Mapping[str, int]) -> None:
 
 
 def _read_merges(path: pathlib.Path) -> list[tuple[str, str]]:
+  if path.exists() and not path.is_file():  # a pipe would keep us waiting
+    raise refusal(path, 'be a file', 'something else', _AGAIN)
   try:
     size = path.stat().st_size
     content = path.read_bytes() if size <= _MAX_BYTES else b''

@@ -52,7 +52,7 @@ def check(path: pathlib.Path, spec: Mapping[str, Any]) -> None:
   _check_post(path, spec.get('post_processor'))
   for part in _parts(spec.get('decoder'), 'decoders'):
     if not isinstance(part, dict) or part.get('type') != 'ByteLevel':
-      refuse(path, "a decoder of type 'ByteLevel'", part)
+      refuse(path, "a decoder of type 'ByteLevel'", short(part))
 
 
 def normalizer(
@@ -62,7 +62,9 @@ def normalizer(
   parts = _parts(spec.get('normalizer'), 'normalizers')
   for part in parts:
     if part != {'type': 'NFC'}:
-      refuse(path, "no normalizer but 'NFC', or a text comes back other", part)
+      refuse(
+        path, "no normalizer but 'NFC', or a text comes back other", short(part)
+      )
   return bool(parts)
 
 
@@ -71,9 +73,9 @@ def is_nfc(text: str) -> bool:
   return normalizers.NFC().normalize_str(text) == text
 
 
-def refuse(path: pathlib.Path, constraint: str, found: Any) -> NoReturn:
+def refuse(path: pathlib.Path, constraint: str, found: str) -> NoReturn:
   """Raises the one line that refuses a setting."""
-  raise refusal(path, f'have {constraint}', short(found), REMEDY)
+  raise refusal(path, f'have {constraint}', found, REMEDY)
 
 
 def _parts(value: Any, name: str) -> list[Any]:
@@ -92,9 +94,9 @@ def _check_rule(path: pathlib.Path, rule: Any) -> None:
   for step in steps:
     kind = step.get('type') if isinstance(step, dict) else None
     if not isinstance(kind, str) or kind not in _STEPS:
-      refuse(path, f'a pre_tokenizer of {", ".join(_STEPS)}', step)
+      refuse(path, f'a pre_tokenizer of {", ".join(_STEPS)}', short(step))
     for name in step.keys() - _STEPS[kind]:
-      refuse(path, f'pre_tokenizer {kind} without {short(name)}', step)
+      refuse(path, f'pre_tokenizer {kind} without {short(name)}', short(step))
     if kind == 'ByteLevel':
       _check_byte_level(path, step)
     elif kind == 'Split':
@@ -102,10 +104,12 @@ def _check_rule(path: pathlib.Path, rule: Any) -> None:
     if kind in ('Split', 'Punctuation'):
       behavior = step.get('behavior')
       if behavior not in _BEHAVIORS:
-        refuse(path, f'pre_tokenizer {kind} keep what it cuts', behavior)
+        refuse(path, f'pre_tokenizer {kind} keep what it cuts', short(behavior))
   kinds = [step['type'] for step in steps]
   if kinds.count('ByteLevel') != 1 or kinds[-1] != 'ByteLevel':
-    refuse(path, 'a pre_tokenizer with ByteLevel once, last', kinds or rule)
+    refuse(
+      path, 'a pre_tokenizer with ByteLevel once, last', short(kinds or rule)
+    )
 
 
 def _check_byte_level(path, step):
@@ -122,7 +126,7 @@ def _check_pattern(path: pathlib.Path, pattern: Any) -> None:
     or not pattern.keys() <= {'String', 'Regex'}
     or not isinstance(next(iter(pattern.values())), str)
   ):
-    refuse(path, 'pre_tokenizer Split with a Regex or String', pattern)
+    refuse(path, 'pre_tokenizer Split with a Regex or String', short(pattern))
   regex = pattern.get('Regex', '')
   if len(regex) > _LONGEST:
     found = f'{len(regex)} characters'
@@ -143,7 +147,7 @@ def _check_pattern(path: pathlib.Path, pattern: Any) -> None:
         path,
         'a pattern without repeated groups, references, or three repetitions '
         'in a row',
-        regex,
+        short(regex),
       )
     last = kind
 
@@ -157,5 +161,5 @@ def _check_post(path: pathlib.Path, processor: Any) -> None:
         case [{'Sequence': {'id': 'A'}}]:
           continue
     if kind != 'ByteLevel':
-      found = part.get('single', kind) if kind else part
+      found = short(part.get('single', kind) if kind else part)
       refuse(path, 'a post_processor that adds no tokens', found)

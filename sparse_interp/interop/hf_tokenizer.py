@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import tokenizers
+from tokenizers import decoders
 
 from sparse_interp.data import tokenizer as tokenizer_lib
 from sparse_interp.data.tokenizer import END_OF_TEXT, Tokenizer
@@ -32,13 +33,6 @@ _MODEL = frozenset(
 _ADDED = frozenset(
   'id content single_word lstrip rstrip normalized special'.split()
 )
-
-_DECODER = {
-  'type': 'ByteLevel',
-  'add_prefix_space': True,
-  'trim_offsets': True,
-  'use_regex': True,
-}
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
@@ -61,13 +55,11 @@ def load(path: str | os.PathLike) -> Tokenizer:
   _check_keys(path, spec, _TOP, 'settings')
   for name in ('truncation', 'padding'):
     if spec.get(name) is not None:
-      refuse(path, f'{name} null', spec[name])
+      refuse(path, f'{name} null', short(spec[name]))
   hf_cutting.check(path, spec)
   _check_model(path, spec.get('model'))
   _check_added(path, spec)
   ids = _read_ids(path, spec)
-  # What comes after the ids changes none of them.
-  spec |= {'post_processor': None, 'decoder': _DECODER}
   try:
     # What was looked at, and not what another parser sees in the file.
     backend = tokenizers.Tokenizer.from_str(json.dumps(spec))
@@ -76,13 +68,15 @@ def load(path: str | os.PathLike) -> Tokenizer:
     raise refusal(path, 'be a tokenizer', reason[:120], REMEDY) from None
   if backend.get_vocab(with_added_tokens=True) != ids:
     refuse(path, 'added_tokens with the ids behind model.vocab', 'others')
+  # What comes after the ids changes none of them.
+  backend.post_processor, backend.decoder = None, decoders.ByteLevel()
   backend.add_special_tokens([END_OF_TEXT])
   return Tokenizer(backend)
 
 
 def _check_keys(path, given, known, what):
   if not isinstance(given, dict):
-    refuse(path, f'{what} as an object', given)
+    refuse(path, f'{what} as an object', short(given))
   for name in given:
     if name not in known:
       refuse(
@@ -96,17 +90,17 @@ def _check_model(path: pathlib.Path, model: Any) -> None:
   """Refuses all but a BPE that has every byte and makes no random choice."""
   if not isinstance(model, dict) or model.get('type') != 'BPE':
     found = model.get('type') if isinstance(model, dict) else model
-    refuse(path, "a model of type 'BPE'", found)
+    refuse(path, "a model of type 'BPE'", short(found))
   _check_keys(path, model, _MODEL, 'settings of a BPE')
   if model.get('dropout') not in (None, 0.0):
-    found = model['dropout']
+    found = short(model['dropout'])
     refuse(path, 'model.dropout null, or ids are drawn by chance', found)
   for name in ('continuing_subword_prefix', 'end_of_word_suffix'):
     if model.get(name):
-      refuse(path, f'model.{name} null', model[name])
+      refuse(path, f'model.{name} null', short(model[name]))
   vocab = model.get('vocab')
   if not isinstance(vocab, dict) or not isinstance(model.get('merges'), list):
-    refuse(path, 'model.vocab and model.merges', sorted(model))
+    refuse(path, 'model.vocab and model.merges', short([*model]))
   for letter, byte in tokenizer_lib.byte_letters().items():
     if letter not in vocab:
       refuse(path, 'an entry for every byte', f'none for byte {byte}')
@@ -116,27 +110,29 @@ def _check_added(path: pathlib.Path, spec: Mapping[str, Any]) -> None:
   """Refuses added tokens that would take a part of a text away."""
   added = spec.get('added_tokens') or []
   if not isinstance(added, list):
-    refuse(path, 'added_tokens as a list', added)
+    refuse(path, 'added_tokens as a list', short(added))
   made = _made(spec['model'])
-  letters = tokenizer_lib.byte_letters()
   for token in added:
     _check_keys(path, token, _ADDED, 'added_tokens with settings')
     content = token.get('content')
     if not isinstance(content, str) or not content:
-      refuse(path, 'added_tokens with a content', content)
+      refuse(path, 'added_tokens with a content', short(content))
     if token.get('special'):
       if content in made:
-        refuse(path, 'special tokens that no merge makes', content)
+        refuse(path, 'special tokens that no merge makes', short(content))
       continue
     if content == END_OF_TEXT:
-      refuse(path, f'{END_OF_TEXT} as a special token', token)
+      refuse(path, f'{END_OF_TEXT} as a special token', short(token))
     for name in ('lstrip', 'rstrip'):
       if token.get(name):
-        refuse(path, f'no {name} in added_tokens', content)
-    if content in made and any(ord(c) != letters[c] for c in content):
-      refuse(path, 'added_tokens unlike entries of other bytes', content)
+        refuse(path, f'no {name} in added_tokens', short(content))
+    # Such an entry is one byte for each letter when a merge makes it.
+    if content in made and not content.isascii():
+      refuse(path, 'added_tokens unlike entries of other bytes', short(content))
     if hf_cutting.normalizer(spec) and not hf_cutting.is_nfc(content):
-      refuse(path, 'added_tokens in the form NFC of its normalizer', content)
+      refuse(
+        path, 'added_tokens in the form NFC of its normalizer', short(content)
+      )
 
 
 def _made(model: Mapping[str, Any]) -> set[str]:
@@ -155,14 +151,16 @@ def _read_ids(path: pathlib.Path, spec: Mapping[str, Any]) -> dict[str, int]:
   """{entry: id} of all entries: from 0 on, each once."""
   ids = dict(spec['model']['vocab'])
   for token in spec.get('added_tokens') or []:
-    if ids.setdefault(token['content'], token.get('id')) != token.get('id'):
-      refuse(path, 'one id for each entry', token)
-  names = {}
+    content, i = token['content'], token.get('id')
+    if ids.setdefault(content, i) != i:
+      found = f'{short(content)} with {ids[content]} and {short(i)}'
+      refuse(path, 'one id for each entry', found)
+  seen = set()
   for entry, i in ids.items():
-    if type(i) is not int or not 0 <= i < len(ids) or i in names:
+    if type(i) is not int or not 0 <= i < len(ids) or i in seen:
       found = f'{short(i)} for {short(entry)}'
       refuse(path, f'the ids from 0 to {len(ids) - 1}, each once', found)
-    names[i] = entry
+    seen.add(i)
   if END_OF_TEXT not in ids:
     refuse(path, f'an entry {END_OF_TEXT}', 'none')
   if END_OF_TEXT in _made(spec['model']):

@@ -22,6 +22,8 @@ from sparse_interp.interop.hf_cutting import REMEDY
 _WHOLE, _SETTINGS = 'tokenizer.json', 'tokenizer_config.json'
 _ADDED = 'added_tokens.json'
 FILES = (_WHOLE, *sum(bpe_files.NAMES, ()), _SETTINGS, _ADDED)
+# Of a file that may be named.
+ENDINGS = ('.json', '.txt', '.bpe')
 
 # {who cuts: (pattern, whether text must be in the form NFC)}
 _GPT2, _NEOX = (GPT2_PATTERN, False), (GPT2_PATTERN, True)

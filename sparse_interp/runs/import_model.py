@@ -19,10 +19,10 @@ from jaxtyping import Int
 from ml_collections import config_dict
 
 from sparse_interp.circuits.circuit import hash_params
-from sparse_interp.data.tokenizer import Tokenizer
 from sparse_interp.files import whole_file
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.interop import remote, source
+from sparse_interp.interop import own_tokenizer, remote, source
+from sparse_interp.interop.own_tokenizer import OwnTokenizer
 from sparse_interp.models import GPTConfig
 from sparse_interp.runs import imported_text, parity
 from sparse_interp.sparsity import statistics
@@ -60,8 +60,11 @@ def import_model(
       metrics.say(_PHASE, f'done already: {workdir}')
       _print(summary)
       return summary
-  with _on_this_machine(config.source, workdir) as directory:
-    read = _read(config, directory)
+  with (
+    _on_this_machine(config.source, workdir) as directory,
+    _tokenizer_here(config.tokenizer, workdir) as named,
+  ):
+    read = _read(config, directory, named)
     _write(config, workdir, read)
   summary = workdir_lib.add_to_summary(
     workdir, _entries(config, read) | {'wall_seconds': time.monotonic() - begun}
@@ -81,7 +84,7 @@ class _Read:
   sha256: str
   notes: list[str]
   parity: dict[str, Any] | None
-  tokenizer: Tokenizer | None
+  tokenizer: OwnTokenizer | None
   windows: Int[np.ndarray, '_ _'] | None
   corpus_hash: str | None
 
@@ -120,14 +123,40 @@ def _on_this_machine(path: str, workdir: str) -> Iterator[pathlib.Path]:
       )
     yield pathlib.Path(path)
     return
-  # Beside the workdir, since that disk has to hold the model anyway.
-  parent = pathlib.Path(workdir).resolve().parent
-  parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=parent, prefix='.import-') as copy:
+  with _beside(workdir) as copy:
     found = remote.copy(path, source.FILES, copy)
     found += remote.copy(path, source.shards(copy), copy)
     metrics.say(_PHASE, f'copied {", ".join(found) or "nothing"} from {path}')
     yield pathlib.Path(copy)
+
+
+@contextlib.contextmanager
+def _beside(workdir: str) -> Iterator[str]:
+  """Yields a directory for copies, on the disk that has to hold the model."""
+  parent = pathlib.Path(workdir).resolve().parent
+  parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=parent, prefix='.import-') as copy:
+    yield copy
+
+
+@contextlib.contextmanager
+def _tokenizer_here(path: str | None, workdir: str) -> Iterator[str | None]:
+  """Yields the path of a tokenizer that is named; of a copy if it is remote."""
+  if path is None or not remote.is_remote(path):
+    yield path
+    return
+  head, _, name = path.rstrip('/').rpartition('/')
+  is_file = name.endswith(own_tokenizer.ENDINGS)
+  wanted = dict.fromkeys([*own_tokenizer.FILES, *[name] * is_file])
+  with _beside(workdir) as copy:
+    found = remote.copy(head if is_file else path, wanted, copy, 'tokenizer')
+    if not found or (is_file and name not in found):
+      raise ValueError(
+        f'tokenizer must name files that are there, got nothing at {path}; '
+        'correct the path.'
+      )
+    metrics.say(_PHASE, f'copied {", ".join(found)} from {path}')
+    yield f'{copy}/{name}' if is_file else copy
 
 
 def _check_unchanged(config, digest):
@@ -142,7 +171,9 @@ def _check_unchanged(config, digest):
     )
 
 
-def _read(config: config_dict.ConfigDict, directory: pathlib.Path) -> _Read:
+def _read(
+  config: config_dict.ConfigDict, directory: pathlib.Path, named: str | None
+) -> _Read:
   digest = source.sha256(directory)
   if config.sha256 and config.sha256.lower() != digest:
     raise ValueError(
@@ -157,11 +188,11 @@ def _read(config: config_dict.ConfigDict, directory: pathlib.Path) -> _Read:
   apart = None
   if config.reference:
     apart = parity.measure(model, params, config.reference, config.tolerance)
-  tokenizer = imported_text.find_tokenizer(config.tokenizer, directory, model)
+  tokenizer = imported_text.find_tokenizer(named, directory, model, kind)
   windows = corpus_hash = None
   if tokenizer is not None:
     windows, corpus_hash = imported_text.cut_windows(
-      config.text, config.length, config.seed, model, tokenizer
+      config.text, config.length, config.seed, model, tokenizer.tokenizer
     )
   return _Read(
     kind, model, params, digest, notes, apart, tokenizer, windows, corpus_hash
@@ -188,7 +219,7 @@ def _write(config: config_dict.ConfigDict, workdir: str, read: _Read) -> None:
   workdir_lib.claim(workdir, config.to_dict())
   directory = pathlib.Path(workdir)
   if read.tokenizer is not None:
-    read.tokenizer.save(directory / 'tokenizer.json')
+    read.tokenizer.tokenizer.save(directory / 'tokenizer.json')
     with (
       whole_file.writing(directory / pretrain.SAMPLE) as part,
       part.open('wb') as file,
@@ -201,7 +232,7 @@ def _write(config: config_dict.ConfigDict, workdir: str, read: _Read) -> None:
 
 
 def _entries(config: config_dict.ConfigDict, read: _Read) -> dict[str, Any]:
-  tensors = statistics.named_tensors(read.params)
+  own, tensors = read.tokenizer, statistics.named_tensors(read.params)
   tokens = 0 if read.windows is None else int(read.windows.size)
   return {
     'asked': {'config': config.to_dict(), 'seed': config.seed},
@@ -226,7 +257,8 @@ def _entries(config: config_dict.ConfigDict, read: _Read) -> dict[str, Any]:
       for name, tensor in tensors.items()
     },
     'corpus_hash': read.corpus_hash,
-    'tokenizer_hash': read.tokenizer and read.tokenizer.hash,
+    'tokenizer_hash': own and own.tokenizer.hash,
+    'tokenizer': own and imported_text.describe(own, read.config),
     'code_version': workdir_lib.code_version(),
     'device': sharding.device_name(),
   }
@@ -247,6 +279,8 @@ def _print(summary: dict[str, Any]) -> None:
   print(f'sha256 of the weights: {imported["sha256"]}')
   print(f'params_hash: {imported["params_hash"]}')
   print(f'tokenizer_hash: {summary["tokenizer_hash"]}')
+  if summary.get('tokenizer'):
+    print(f'tokenizer: {summary["tokenizer"]["rule"]}')
   apart = imported['parity']
   if apart is None:
     print('parity: no --config.reference was given')
