@@ -58,11 +58,17 @@ def find(directory: str | os.PathLike) -> tuple[list[str], dict[str, str]]:
 def log_unused(directory: str | os.PathLike, names: Collection[str]) -> None:
   """Logs files of tensors, and an index, that are beside those of a model."""
   directory = pathlib.Path(directory)
-  rest = {p.name for p in directory.glob('*.safetensors')}
+  rest = sorted({p.name for p in directory.glob('*.safetensors')} - {*names})
   if WHOLE in names:
-    rest |= {p.name for p in directory.glob(INDEX)}
-  for name in sorted(rest - {*names})[:3]:
-    _log.warning('%s is not used: no part of the model.', directory / name)
+    rest = [p.name for p in directory.glob(INDEX)] + rest
+  if rest:
+    more = f' and {len(rest) - 3} more' * (len(rest) > 3)
+    _log.warning(
+      '%s: not used, being no part of the model: %s%s.',
+      directory,
+      ', '.join(rest[:3]),
+      more,
+    )
 
 
 def read_index(directory: str | os.PathLike) -> dict[str, str]:
