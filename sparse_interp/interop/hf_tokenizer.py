@@ -69,7 +69,9 @@ def load(path: str | os.PathLike) -> Tokenizer:
   if backend.get_vocab(with_added_tokens=True) != ids:
     refuse(path, 'added_tokens with the ids behind model.vocab', 'others')
   # What comes after the ids changes none of them.
-  backend.post_processor, backend.decoder = None, decoders.ByteLevel()
+  spec = json.loads(backend.to_str()) | {'post_processor': None}
+  backend = tokenizers.Tokenizer.from_str(json.dumps(spec))
+  backend.decoder = decoders.ByteLevel()
   backend.add_special_tokens([END_OF_TEXT])
   return Tokenizer(backend)
 
