@@ -114,6 +114,8 @@ def _check_added(path: pathlib.Path, spec: Mapping[str, Any]) -> None:
   if not isinstance(added, list):
     refuse(path, 'added_tokens as a list', short(added))
   made = _made(spec['model'])
+  if END_OF_TEXT in made:
+    refuse(path, f'no merge that makes {END_OF_TEXT}', 'one')
   for token in added:
     _check_keys(path, token, _ADDED, 'added_tokens with settings')
     content = token.get('content')
@@ -165,6 +167,4 @@ def _read_ids(path: pathlib.Path, spec: Mapping[str, Any]) -> dict[str, int]:
     seen.add(i)
   if END_OF_TEXT not in ids:
     refuse(path, f'an entry {END_OF_TEXT}', 'none')
-  if END_OF_TEXT in _made(spec['model']):
-    refuse(path, f'no merge that makes {END_OF_TEXT}', 'one')
   return ids

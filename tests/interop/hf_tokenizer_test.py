@@ -324,7 +324,7 @@ def test_an_id_twice_or_no_end_of_text_is_refused(spec, tmp_path):
   for wrong, expected in (
     (_with(spec, model__vocab=vocab | {'!': 5}), 'each once, got 5'),
     (_with(spec, model__vocab=other, added_tokens=[]), 'got none'),
-    (_with(spec, model__ignore_merges=True), 'special tokens that no merge'),
+    (_with(spec, model__ignore_merges=True), 'no merge that makes'),
   ):
     small.write_spec(path, wrong)
     with pytest.raises(ValueError, match=expected):
