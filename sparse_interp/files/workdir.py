@@ -63,16 +63,18 @@ class Claim:
       self._manifest.settle()
 
   @contextlib.contextmanager
-  def scratch(self) -> Iterator[pathlib.Path]:
+  def scratch(self, name: str) -> Iterator[pathlib.Path]:
     """Yields a directory for whole files that go with the context."""
-    path = self._directory / manifest.SCRATCH
-    self.record(manifest.SCRATCH, directory=True)
-    path.mkdir(exist_ok=True)
+    path = self._directory / manifest.SCRATCH / name
+    self.record(f'{manifest.SCRATCH}/{name}', directory=True)
+    path.mkdir(parents=True, exist_ok=True)
     try:
       yield path
     finally:
       if self._manifest is not None:
         self._manifest.remove_below(path)
+        with contextlib.suppress(OSError):  # another is in use
+          path.parent.rmdir()
 
 
 _open: dict[pathlib.Path, Claim] = {}

@@ -86,6 +86,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     twice.extend(key for key, count in counts.items() if count > 1)
     return dict(pairs)
 
+  if path.exists() and not path.is_file():  # a pipe would keep us waiting
+    raise refusal(path, 'be a file', 'something else', again)
   try:
     size = path.stat().st_size
     if size <= _MAX_BYTES:

@@ -29,7 +29,10 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 
 def copy(
-  source: str, names: Iterable[str], directory: str | os.PathLike
+  source: str,
+  names: Iterable[str],
+  directory: str | os.PathLike,
+  field: str = 'source',
 ) -> list[str]:
   """Copies those of the named files that are in a remote directory.
 
@@ -37,6 +40,7 @@ def copy(
     source: of the directory, with its protocol.
     names: of files in it; what is missing there is left out.
     directory: receives whole files.
+    field: of the configuration, for messages.
 
   Returns:
     Names of the files that were there.
@@ -52,12 +56,12 @@ def copy(
     extra = _EXTRAS.get(protocol)
     remedy = f"pip install 'sparse_interp[{extra}]'" if extra else 'its library'
     raise ValueError(
-      f'source must be of a kind that is installed, got {source} without what '
+      f'{field} must be of a kind that is installed, got {source} without what '
       f'{protocol}:// needs ({_gist(error)}); install {remedy}.'
     ) from None
   except ValueError as error:
     raise ValueError(
-      f'source must be a path of a kind that fsspec knows, got {source} '
+      f'{field} must be a path of a kind that fsspec knows, got {source} '
       f'({_gist(error)}); correct its protocol.'
     ) from None
   found = []
@@ -71,7 +75,7 @@ def copy(
     if isinstance(error, OSError) and error.filename:
       raise  # of this machine
     raise ValueError(
-      f'source must be readable, got {source} ({_gist(error)}); correct the '
+      f'{field} must be readable, got {source} ({_gist(error)}); correct the '
       'path, or your credentials there.'
     ) from error
   return found

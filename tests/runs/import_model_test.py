@@ -179,7 +179,7 @@ def _config_json(tmp_path, text):
     ({'tokenizer': '/no/where'}, ['tokenizer must be a directory with']),
     (
       {'tokenizer': str(PLAIN / 'beeg_config.json')},
-      ['tokenizer file must be one that was saved here'],
+      ['beeg_config.json must have settings that are known'],
     ),
     ({'source': 'sftq://a/b'}, ['of a kind that fsspec knows']),
   ],
