@@ -183,6 +183,7 @@ def _pretrain(
   entries = {
     'asked': {'config': config.to_dict(), 'seed': config.seed},
     'corpus_hash': text.corpus_hash,
+    'left_out': text.left_out,
     'tokenizer_hash': text.tokenizer.hash,
     'code_version': workdir_lib.code_version(),
     'device': sharding.device_name(),
