@@ -16,7 +16,20 @@ from sparse_interp.files import regular
 # and what walks through the values later may need several calls a level.
 DEEPEST = 100
 MOST_BYTES = 16 * 2**20
-_TOO_DEEP = 'JSON that is nested too deep'
+_BE_JSON = 'be json'
+
+
+class JsonError(ValueError):
+  """What is wrong with a text.
+
+  Attributes:
+    constraint: which it breaks, to complete 'must'.
+    found: what it has instead, to complete 'got'; also the message.
+  """
+
+  def __init__(self, constraint: str, found: str):
+    super().__init__(found)
+    self.constraint, self.found = constraint, found
 
 
 def parse(text: str | bytes, strict: bool = True) -> Any:
@@ -28,8 +41,8 @@ def parse(text: str | bytes, strict: bool = True) -> Any:
       not finite, half a surrogate pair, and what is nested deeper than DEEPEST.
 
   Raises:
-    ValueError: it is no such JSON. The message is a part of a sentence: what
-      was found, in at most 120 characters.
+    JsonError: it is no such JSON; says what was found in at most 120
+      characters.
   """
   hooks = {
     'object_pairs_hook': _unique,
@@ -41,22 +54,21 @@ def parse(text: str | bytes, strict: bool = True) -> Any:
       text = text.decode()
     value = json.loads(text.removeprefix('\ufeff'), **hooks if strict else {})
   except RecursionError:
-    raise ValueError(_TOO_DEEP) from None
+    raise _too_deep() from None
   except UnicodeDecodeError as error:
-    raise ValueError(
-      f'text that is not UTF-8 at byte {error.start:,}'
-    ) from None
-  except _FoundError:
+    found = f'text that is not UTF-8 at byte {error.start:,}'
+    raise JsonError(_BE_JSON, found) from None
+  except JsonError:
     raise
   except ValueError as error:
-    raise ValueError(f'no JSON ({_short(str(error))})') from None
+    raise JsonError(_BE_JSON, f'other text ({_short(str(error))})') from None
   if strict:
     _check_depth_and_text(value)
   return value
 
 
 def read(path: str | os.PathLike, remedy: str, most: int = MOST_BYTES) -> Any:
-  """The value in a file.
+  """The value in a file, read strictly; see `parse`.
 
   Args:
     path: of the file.
@@ -65,14 +77,14 @@ def read(path: str | os.PathLike, remedy: str, most: int = MOST_BYTES) -> Any:
 
   Raises:
     OSError: if there is none, or it may not be read.
-    ValueError: if it is no regular file, larger, or not what `parse` takes.
+    ValueError: if it is no regular file, larger, or not such JSON.
   """
   content = regular.read_bytes(path, most)
   try:
     return parse(content)
-  except ValueError as error:
+  except JsonError as error:
     raise ValueError(
-      f'{os.fspath(path)} must be JSON, got {error}; {remedy}.'
+      f'{os.fspath(path)} must {error.constraint}, got {error}; {remedy}.'
     ) from None
 
 
@@ -83,7 +95,8 @@ def read_object(
   value = read(path, remedy, most)
   if not isinstance(value, dict):
     raise ValueError(
-      f'{os.fspath(path)} must be a JSON object, got {kind(value)}; {remedy}.'
+      f'{os.fspath(path)} must be a json object, got {type(value).__name__}; '
+      f'{remedy}.'
     )
   return value
 
@@ -96,35 +109,35 @@ def kind(value: Any) -> str:
   return names.get(type(value), 'a number')
 
 
-class _FoundError(ValueError):
-  """What is wrong, in words that are ours."""
-
-
 def _unique(pairs):
   value = dict(pairs)
   if len(value) < len(pairs):
     seen = set()
     twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-    raise _FoundError(f'the key {_short(repr(twice))} twice')
+    raise JsonError('hold each key once', f'{_short(repr(twice))} twice')
   return value
 
 
 def _refuse(constant):
-  raise _FoundError(f'{constant}, which is no number of JSON')
+  raise JsonError(_BE_JSON, f'{constant}, which is no number of JSON')
 
 
 def _finite(digits):
   number = float(digits)
   if not math.isfinite(number):
-    raise _FoundError(f'the number {_short(digits)}, which is too large')
+    raise JsonError('hold finite numbers', _short(digits))
   return number
+
+
+def _too_deep():
+  return JsonError('be json of bearable depth', 'values nested too deep')
 
 
 def _check_depth_and_text(value):
   level, depth = [value], 0
   while level:
     if depth > DEEPEST:
-      raise _FoundError(_TOO_DEEP)
+      raise _too_deep()
     below = []
     for part in level:
       if isinstance(part, dict):
@@ -133,7 +146,7 @@ def _check_depth_and_text(value):
       elif isinstance(part, list):
         below += part
       elif isinstance(part, str) and not _is_text(part):
-        raise _FoundError('text with half a surrogate pair')
+        raise JsonError('hold whole characters', 'half a surrogate pair')
     level, depth = below, depth + 1
 
 

@@ -70,22 +70,10 @@ def read_bytes(path: str | os.PathLike, most: int) -> bytes:
     content = b'' if size > most else file.read(most + 1)
   if max(size, len(content)) > most:
     raise ValueError(
-      f'{os.fspath(path)} must have at most {most:,} bytes, got '
-      f'{max(size, len(content)):,}; give the right file.'
+      f'{os.fspath(path)} must have at most {most / 2**20:g} MiB, got '
+      f'{max(size, len(content)):,} bytes or more; give the right file.'
     )
   return content
-
-
-def read_text(path: str | os.PathLike, most: int) -> str:
-  """Text of a file in UTF-8, without a byte order mark; see `read_bytes`."""
-  content = read_bytes(path, most)
-  try:
-    return content.decode('utf-8-sig')
-  except UnicodeDecodeError as error:
-    raise ValueError(
-      f'{os.fspath(path)} must be text in UTF-8, got byte '
-      f'{content[error.start]:#04x} at {error.start:,}; save it as UTF-8.'
-    ) from None
 
 
 def _size(path, found):

@@ -20,7 +20,7 @@ from typing import Any
 
 from sparse_interp.data import tokenizer as tokenizer_lib
 from sparse_interp.data.tokenizer import END_OF_TEXT, SPLIT_PATTERN, Tokenizer
-from sparse_interp.files import whole_file
+from sparse_interp.files import regular, whole_file
 from sparse_interp.interop.hf_config import read_json, refusal, short
 
 # How GPT-2 cuts text; `SPLIT_PATTERN` is that of tinypython_2k.
@@ -125,7 +125,7 @@ def _read_ids(path: pathlib.Path) -> dict[str, int]:
 
 def _read_merges(path: pathlib.Path) -> list[tuple[str, str]]:
   try:
-    size = path.stat().st_size
+    size = regular.check(path)
     content = path.read_bytes() if size <= _MAX_BYTES else b''
     lines = content.decode('utf-8').replace('\r\n', '\n').split('\n')
   except OSError as error:

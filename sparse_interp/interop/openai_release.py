@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import safetensors
 
+from sparse_interp.files import regular
 from sparse_interp.interop import copying, openai_config, torch_file
 from sparse_interp.interop.openai_tensors import Slot, slots
 from sparse_interp.models import GPTConfig
@@ -190,6 +191,7 @@ def _open_safetensors(path):
     with safetensors.safe_open(path, framework='numpy') as file:
       return file.get_tensor(name)
 
+  regular.check(path)
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       tensors = {}

@@ -1,12 +1,12 @@
 """A directory with somebody's model: which kind it is, and the model in it."""
 
 import hashlib
-import json
 import os
 import pathlib
 import re
 from typing import Any
 
+from sparse_interp.files import json_text
 from sparse_interp.interop import gpt2, gpt_neox, openai_release
 from sparse_interp.models import GPTConfig
 
@@ -50,10 +50,10 @@ def shards(directory: str | os.PathLike) -> list[str]:
   if not path.is_file():
     return []
   try:
-    names = set(json.loads(path.read_text('utf-8'))['weight_map'].values())
+    names = set(json_text.read(path, 'copy it again')['weight_map'].values())
     if not all(re.fullmatch(r'[\w-][\w.-]*\.safetensors', n) for n in names):
       raise ValueError
-  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+  except (ValueError, KeyError, TypeError, AttributeError):
     raise _unknown(path.parent, f'a damaged {_INDEX}') from None
   return sorted(names)
 
@@ -87,8 +87,8 @@ def _kind(directory: pathlib.Path) -> str:
   if not path.is_file():
     raise _unknown(directory, f'neither {_RELEASED} nor {_HUB}')
   try:
-    fields = json.loads(path.read_text(encoding='utf-8'))
-  except (ValueError, RecursionError):
+    fields = json_text.read(path, 'copy it again')
+  except ValueError:
     raise _unknown(directory, f'a damaged {_HUB}') from None
   if not isinstance(fields, dict):
     raise _unknown(directory, f'a {_HUB} that is no object')
