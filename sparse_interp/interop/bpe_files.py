@@ -25,7 +25,7 @@ from sparse_interp.data import tokenizer as tokenizer_lib
 from sparse_interp.data.cutting import GPT2_PATTERN as GPT2_PATTERN
 from sparse_interp.data.cutting import SPLIT_PATTERN
 from sparse_interp.data.tokenizer import END_OF_TEXT, Tokenizer
-from sparse_interp.files import whole_file
+from sparse_interp.files import regular, whole_file
 from sparse_interp.interop.hf_config import read_json, refusal, short
 
 NAMES = (('encoder.json', 'vocab.bpe'), ('vocab.json', 'merges.txt'))
@@ -203,7 +203,7 @@ def _read_merges(path: pathlib.Path) -> list[tuple[str, str]]:
   if path.exists() and not path.is_file():  # a pipe would keep us waiting
     raise refusal(path, 'be a file', 'something else', _AGAIN)
   try:
-    size = path.stat().st_size
+    size = regular.check(path)
     content = path.read_bytes() if size <= _MAX_BYTES else b''
     lines = content.decode('utf-8-sig').replace('\r\n', '\n').split('\n')
   except OSError as error:

@@ -22,7 +22,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float
 
-from sparse_interp.files import whole_file
+from sparse_interp.files import regular, whole_file
 from sparse_interp.interop import safetensors_files, tensor_names
 from sparse_interp.interop.hf_config import CONFIG, refusal, short
 
@@ -124,6 +124,7 @@ def open_tensors(
     files, where, other = {}, {}, {}
     for name in names:
       try:
+        regular.check(directory / name)
         file = safetensors.safe_open(directory / name, framework='numpy')
         stack.enter_context(file)
       except (OSError, safetensors.SafetensorError) as error:

@@ -19,7 +19,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_interp.files import whole_file
+from sparse_interp.files import json_text, whole_file
 from sparse_interp.interop import torch_file
 from sparse_interp.interop.mib_graph import (
   Importances,
@@ -33,6 +33,7 @@ __all__ = ['Importances', 'of_circuit', 'read', 'write']
 
 # Edges of the largest graph that is read; Llama 3.1 8B has 3 million.
 _MOST_EDGES = 10**8
+_MOST_BYTES = 256 * 2**20
 _SIZES = ('n_layers', 'n_heads', 'd_model')
 
 
@@ -123,10 +124,7 @@ def read(path: str | os.PathLike) -> Importances:
   if path.suffix != '.json':
     _check_suffix(path)
     return _of_matrices(path, torch_file.read(path))
-  try:
-    document = json.loads(path.read_text(encoding='utf-8'))
-  except (ValueError, RecursionError):
-    raise _wrong(path, 'be whole JSON') from None
+  document = json_text.read(path, 'get it again', _MOST_BYTES)
   return _of_names(path, document)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from sparse_interp.files import regular
 from sparse_interp.interop import safetensors_files, tensor_names, torch_file
 
 TORCH, HEAD = 'final_model.pt', 'lm_head.weight'
@@ -75,7 +76,7 @@ def _open_safetensors(directory):
   tensors, where, size = {}, {}, 0
   for name in names:
     path = directory / name
-    size += path.stat().st_size
+    size += regular.check(path)
     try:
       with safetensors.safe_open(path, framework='numpy') as file:
         found = {

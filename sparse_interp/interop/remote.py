@@ -9,8 +9,9 @@ import shutil
 from collections.abc import Iterable
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
-from sparse_interp.files import whole_file
+from sparse_interp.files import regular, whole_file
 
 # What has to be installed for a kind of path: an extra of this package.
 _EXTRAS = {
@@ -82,6 +83,8 @@ def copy(
 
 
 def _copy_file(system, path, target):
+  if isinstance(system, LocalFileSystem):
+    regular.check(path)
   with whole_file.writing(target) as part:
     with system.open(path, 'rb') as stream, part.open('wb') as file:
       shutil.copyfileobj(stream, file, 1 << 24)

@@ -1,7 +1,6 @@
 """A directory with somebody's model: which kind it is, and the model in it."""
 
 import hashlib
-import json
 import os
 import pathlib
 from typing import Any
@@ -89,8 +88,8 @@ def _kind(directory: pathlib.Path) -> str:
   if not path.is_file():
     raise _unknown(directory, f'neither {_RELEASED} nor {_HUB}')
   try:
-    fields = json.loads(path.read_text(encoding='utf-8'))
-  except (ValueError, RecursionError):
+    fields = json_text.read(path, 'copy it again')
+  except ValueError:
     raise _unknown(directory, f'a damaged {_HUB}') from None
   if not isinstance(fields, dict):
     raise _unknown(directory, f'a {_HUB} that is no object')

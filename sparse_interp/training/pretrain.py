@@ -224,6 +224,7 @@ def _pretrain(
   entries = {
     'asked': {'config': config.to_dict(), 'seed': config.seed},
     'corpus_hash': text.corpus_hash,
+    'left_out': text.left_out,
     'tokenizer_hash': text.tokenizer.hash,
     'code_version': history[-1]['versions']['code'],
     'versions': history,
