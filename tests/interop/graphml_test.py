@@ -1,5 +1,7 @@
 """GraphML: what a circuit becomes, and back."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -79,3 +81,29 @@ def test_graphml_without_networkx_names_the_extra(small, tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r'sparse_interp\[graphml\]'):
     graphml.write(tmp_path / 'circuit.graphml', small.circuit)
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  'text', ['', '<a href="x">&amp;\'', 'a\x00\x0b\r\nb\tc', '\ud800🙂שלום\uffff']
+)
+def test_any_text_of_a_circuit_is_written_and_read(small, tmp_path, text):
+  path = tmp_path / 'circuit.graphml'
+  circuit = dataclasses.replace(small.circuit, task=text, description=text)
+  graphml.write(path, circuit)
+  read = graphml.read(path).graph
+  kept = ''.join(c for c in text if c not in '\x00\x0b\r\ud800\uffff')
+  assert (read['task'], read['description']) == (kept, kept)
+
+
+def test_a_circuit_without_nodes_or_edges_is_written_and_read(small, tmp_path):
+  circuit = small.circuit
+  edges = type(circuit.edges)(*(column[:0] for column in circuit.edges))
+  for nodes in (
+    circuit.nodes,
+    {site: kept[:0] for site, kept in circuit.nodes.items()},
+  ):
+    some = dataclasses.replace(circuit, nodes=nodes, edges=edges)
+    graphml.write(tmp_path / 'circuit.graphml', some)
+    graph = graphml.read(tmp_path / 'circuit.graphml')
+    assert len(graph.nodes) == some.node_count
+    assert not graph.edges
