@@ -1,10 +1,11 @@
 """Bounds of a circuit, and its numbers in the summary."""
 
-import types
-
+import numpy as np
 import pytest
 
+from sparse_interp.circuits.circuit import Circuit, Edges
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.models import GPTConfig
 from sparse_interp.runs import prune_report
 
 
@@ -29,14 +30,28 @@ def test_a_circuit_that_misses_a_bound_is_listed_with_what_it_missed(
 
 def _circuit(**losses):
   metrics = {f'{name}_interval': [0, 1] for name in losses} | losses
-  return types.SimpleNamespace(
-    node_count=3,
-    edge_count=2,
-    metrics=metrics | {'test_conditions': {}},
+  two = np.zeros(2, np.int32)
+  return Circuit(
+    task='a',
+    description='',
+    config=GPTConfig(vocab_size=4, n_layer=1, d_model=4, d_head=4),
+    gates='edges',
+    sites={'final_resid': 4},
+    nodes={'final_resid': np.arange(3)},
+    edges=Edges(two, two, two, two, two.astype(np.float32)),
+    means={},
+    scores={},
     scale=3.5,
     shift=-0.25,
     ablation={'kind': 'zero', 'over': 'nothing'},
-    gates='edges',
+    formula={},
+    metrics=metrics | {'test_conditions': {}},
+    prune_config={},
+    history={},
+    examples=[],
+    example_tokens=np.zeros((0, 1), np.int32),
+    activations={},
+    provenance={},
   )
 
 

@@ -64,6 +64,7 @@ def test_link_to_a_node_shows_its_heat_map(page, report, workdir):
     f"document.querySelectorAll('.prompt .token')[{where}].dataset.tip"
   )
   shown = float(re.search(r'activation ([+−][\d.]+)', tip)[1].replace('−', '-'))
+  assert 'in the circuit' in tip
   assert shown == pytest.approx(values[where], rel=1e-2)
   assert page.run("document.querySelector('.node.chosen').dataset.id") == name
   _assert_no_problems(page)
@@ -235,7 +236,7 @@ def test_page_without_circuits_says_so(page, tmp_path):
   folder = make_workdir(tmp_path / 'run', circuits={})
   write_report(str(folder), str(tmp_path / 'report.html'))
   _open(page, tmp_path / 'report.html')
-  assert 'No circuit was found' in page.run(
+  assert 'This workdir holds no circuit' in page.run(
     "document.getElementById('circuit').innerText"
   )
   assert _count(page, 'tr[data-task]') == 3

@@ -47,7 +47,7 @@ function circuitFigures(circuit) {
     el('div', {}, el('dt', {}, 'edges'), el('dd', {}, short(circuit.edges.length))),
     figure('circuit alone', 'test loss of the circuit, everything else ablated, with its scale and shift', 'test_loss'),
     figure('raw', 'the same with scale 1 and shift 0', 'raw_loss'),
-    el('div', { 'data-tip': 'of the difference of the two logits, fitted on train pairs' },
+    el('div', { 'data-tip': 'what multiplies the difference of the two logits, and what is added' },
       el('dt', {}, 'scale, shift'), el('dd', {}, calibrationText(circuit.record.calibration ?? {}))),
     isNumber(m.test_kl) ? figure('KL', 'from the full model to the circuit with its scale and shift, over the two answers, on test pairs', 'test_kl') : null,
     isNumber(m.raw_kl) ? figure('raw KL', 'the same with scale 1 and shift 0', 'raw_kl') : null,

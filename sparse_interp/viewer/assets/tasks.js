@@ -25,7 +25,7 @@ const COLUMNS = [
   { title: 'raw', tip: 'the same with scale 1 and shift 0',
     value: (row) => row.circuit.raw_loss,
     range: (row) => row.circuit.raw_loss_interval },
-  { title: 'scale, shift', tip: 'of the difference of the two logits, fitted on train pairs',
+  { title: 'scale, shift', tip: 'what multiplies the difference of the two logits, and what is added',
     value: (row) => row.circuit.scale, text: (row) => calibrationText(row.circuit) },
   { title: 'KL', tip: 'from the full model to the circuit with its scale and shift, over the two answers, on test pairs; the target is for it',
     only: 'kl', value: (row) => row.circuit.test_kl,
