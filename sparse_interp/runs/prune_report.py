@@ -22,8 +22,8 @@ FORMULAS = {
   'scale and shift',
   'random_loss': 'random circuit of equal size at every site or matrix, test '
   'pairs, scaled and shifted like the circuit, mean over draws',
-  'pairs': 'no prompt is both in a train pair and in a test pair; test pairs '
-  'chose nothing',
+  'pairs': 'no prompt is both in a train pair and in a test pair; circuits are '
+  'found on train pairs alone',
   'edges': 'nonzero weights between kept nodes; with gates on edges, kept ones',
   'intervals': '95 % bootstrap over test pairs',
 }
@@ -84,8 +84,10 @@ def report(circuit: Circuit, config: PruneConfig) -> dict[str, Any]:
 
 
 def _ablation_in_words(ablation: Mapping[str, Any]) -> str:
-  kind = ablation['kind']
-  return kind if kind == 'zero' else f'{kind} over {ablation["over"]}'
+  kind, over = ablation['kind'], ablation['over']
+  # An imported model brings no text that it was trained on.
+  over = 'the text sample' if over == 'pretraining' else over
+  return kind if kind == 'zero' else f'{kind} over {over}'
 
 
 def bounds(

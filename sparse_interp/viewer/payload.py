@@ -25,6 +25,7 @@ from sparse_interp.viewer.results import (
   task_row,
 )
 
+_EXACT = 17  # Digits that tell any two float64 apart.
 _POINTS = 400  # Of a curve; more than its pixels.
 _CURVES = (
   ('Loss', 'nats per token', ('train_loss', 'validation_loss')),
@@ -40,7 +41,7 @@ def page_data(
   circuits: Sequence[StoredCircuit],
   layouts: Sequence[Layout],
 ) -> dict[str, Any]:
-  """Returns the json-able data of the page, floats to 4 significant digits.
+  """Returns the json-able data of the page, most floats to 4 digits.
 
   Args:
     summary: summary.json.
@@ -59,10 +60,13 @@ def page_data(
     'title': words.title(summary, circuits),
     'lead': words.lead(summary, circuits),
     'outside': words.outside(circuits),
-    'target': {'loss': target.loss, 'on': target.on},
+    'target': {
+      'loss': target.loss,
+      'text': '' if target.loss is None else repr(target.loss),
+      'on': target.on,
+    },
     'tiles': headline(summary, tasks, len(circuits), target),
     'facts': words.facts(summary, circuits),
-    'config': section(summary, 'asked', 'config'),
     'nonzeros': section(summary, 'nonzeros'),
     'curves': training_curves(metrics),
     'tasks': tasks,
@@ -72,27 +76,34 @@ def page_data(
       for circuit, layout in zip(circuits, layouts, strict=True)
     ],
   }
-  return compact(data)
+  data = compact(data)
+  # What was asked for and what was measured once stay as they are.
+  data['config'] = compact(section(summary, 'asked', 'config'), _EXACT)
+  for one, circuit in zip(data['circuits'], circuits, strict=True):
+    one['record'] = compact({**circuit.document, 'history': None}, _EXACT)
+  return data
 
 
-def compact(value: Any) -> Any:
-  """Rounds floats to 4 significant digits; what is not finite becomes None.
+def compact(value: Any, digits: int = 4) -> Any:
+  """Rounds floats to significant digits; what is not finite becomes None.
 
   Halves of characters, which json can hold but no page can show, become the
   replacement character.
   """
   if isinstance(value, Mapping):
-    return {compact(str(key)): compact(item) for key, item in value.items()}
+    return {
+      compact(str(key)): compact(item, digits) for key, item in value.items()
+    }
   if isinstance(value, list | tuple):
-    return [compact(item) for item in value]
+    return [compact(item, digits) for item in value]
   if isinstance(value, np.ndarray):
-    return compact(value.tolist())
+    return compact(value.tolist(), digits)
   if isinstance(value, str):
     return value.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
   if isinstance(value, bool | int | None):
     return value
   number = float(value)
-  return float(f'{number:.4g}') if math.isfinite(number) else None
+  return float(f'{number:.{digits}g}') if math.isfinite(number) else None
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> list[dict]:
@@ -145,7 +156,6 @@ def _circuit(
   scale, values = pack(circuit.activations)
   return {
     'name': circuit.name,
-    'record': {**document, 'history': None},
     'standing': _standing(circuit.name, tasks),
     'target': words.target(document),
     'ablation': words.ablation(document),

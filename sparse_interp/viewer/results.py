@@ -100,7 +100,7 @@ def _outcome(
   if target.loss is not None and is_finite(reached) and reached > target.loss:
     return (
       'bound missed',
-      f'{name} {beside(reached, target.loss)}, target {target.loss:g}',
+      f'{name} {beside(reached, target.loss)}, target {target.loss}',
     )
   if stored is None:
     return 'files missing', 'the circuit was measured, but its files are gone'
@@ -117,7 +117,7 @@ def _not_learned(entry, given, target):
     if target.loss is not None:
       words = (
         f'test loss of the full model {beside(loss, target.loss)}, target '
-        f'{target.loss:g}'
+        f'{target.loss}'
       )
   return f'{words}; {given}' if given else words
 
@@ -161,7 +161,7 @@ def headline(
     learned = sum(row['learned'] for row in rows)
     words = 'tasks learned'
     if target.loss is not None:
-      words += f': test loss of the full model at most {target.loss:g}'
+      words += f': test loss of the full model at most {target.loss}'
     tiles.append([f'{learned} of {len(rows)}', words])
     met = sum(row['status'] == FOUND for row in rows)
     tiles.append([f'{met} of {n_circuits}', 'circuits below met every bound'])

@@ -159,7 +159,7 @@ def target(document: Mapping[str, Any]) -> str:
   if not is_finite(fields.get('target_loss')):
     return ''
   name = 'test_kl' if fields.get('target_on') == 'kl' else 'test_loss'
-  return f'{name} at most {fields["target_loss"]:g}'
+  return f'{name} at most {fields["target_loss"]}'
 
 
 def text(value: Any) -> str:

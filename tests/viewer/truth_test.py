@@ -59,7 +59,7 @@ def test_the_target_is_that_of_the_run(run):
     run / 'circuits' / NAME / 'circuit.json', prune_config__target_loss=0.55
   )
   data, words = _page(run)
-  assert data['target'] == {'loss': 0.55, 'on': 'task'}
+  assert data['target'] == {'loss': 0.55, 'text': '0.55', 'on': 'task'}
   assert 'test loss of the full model at most 0.55' in words
   assert data['circuits'][0]['target'] == 'test_loss at most 0.55'
   assert 'test loss of the full model 0.413, target 0.55' in words
@@ -71,10 +71,29 @@ def test_no_target_is_stated_where_no_artifact_has_one(run):
   _change(run / 'summary.json', target_loss=None, asked__config__prune=None)
   _change(run / 'circuits' / NAME / 'circuit.json', prune_config=None)
   data, words = _page(run)
-  assert data['target'] == {'loss': None, 'on': 'task'}
+  assert data['target'] == {'loss': None, 'text': '', 'on': 'task'}
   assert data['circuits'][0]['target'] == ''
   assert data['tiles'][0][1] == 'tasks learned'
   assert 'at most' not in words
+
+
+def test_what_was_asked_for_is_not_rounded(run):
+  _change(
+    run / 'summary.json',
+    target_loss=0.1234567,
+    asked__config__prune__target_loss=0.1234567,
+  )
+  path = run / 'circuits' / NAME / 'circuit.json'
+  _change(path, prune_config__target_loss=0.1234567)
+  data, words = _page(run)
+  assert data['target']['text'] == '0.1234567'
+  assert data['config']['prune']['target_loss'] == 0.1234567
+  assert data['circuits'][0]['target'] == 'test_loss at most 0.1234567'
+  assert data['circuits'][0]['record'] == json.loads(path.read_text()) | {
+    'history': None
+  }
+  assert 'at most 0.1234567' in data['tiles'][0][1]
+  assert 'target 0.1234567' in words
 
 
 def test_a_target_on_kl_is_one_of_kl(run):
@@ -85,7 +104,7 @@ def test_a_target_on_kl_is_one_of_kl(run):
     prune_config__target_loss=0.02,
   )
   data, _ = _page(run)
-  assert data['target'] == {'loss': 0.02, 'on': 'kl'}
+  assert data['target'] == {'loss': 0.02, 'text': '0.02', 'on': 'kl'}
   assert data['circuits'][0]['target'] == 'test_kl at most 0.02'
   assert data['tasks'][0]['status'] == 'circuit found'  # test_loss is above
 

@@ -58,11 +58,11 @@ function promptFigure(example, partner, values, largest, whose) {
     el('figcaption', {},
       el('span', { class: 'side' }, example.side ?? ''),
       el('span', {}, 'answer ', el('code', { class: 'answer' }, shown(example.answer))),
+      el('span', { class: 'muted' }, 'not ', el('code', {}, shown(example.other_answer))),
       el('span', { class: `sure ${verdict}`, 'data-tip': 'how probable the circuit makes this answer, of the two, with its scale and shift' },
         `circuit ${percent(example.probability)}`),
       others.length ? el('span', { class: 'sure muted', 'data-tip': 'raw: the circuit with scale 1 and shift 0; full model: nothing ablated' },
-        others.join(', ')) : null,
-      el('span', { class: 'muted' }, 'not ', el('code', {}, shown(example.other_answer)))),
+        others.join(', ')) : null),
     el('pre', {}, ...tokens));
 }
 

@@ -83,7 +83,7 @@ function stripKey(target) {
     svgEl('svg', { width: 14, height: 14, viewBox: '0 0 14 14', class: 'strip' }, mark(kind, 7, 7)), name);
   return el('p', { class: 'strip-key' }, ...MARKS.map(key),
     isNumber(target.loss) ? el('span', {}, el('i', { class: 'rule target' }),
-      `target ${target.loss}` + (target.on === 'kl' ? ' of the full model (of a circuit, the target is for KL)' : '')) : null,
+      `target ${target.text}` + (target.on === 'kl' ? ' of the full model (of a circuit, the target is for KL)' : '')) : null,
     el('span', {}, el('i', { class: 'rule chance' }), 'guessing 0.693'));
 }
 
