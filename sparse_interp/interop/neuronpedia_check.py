@@ -141,7 +141,10 @@ def _check_rows(nodes, length):
     if node['feature_type'] == 'logit' and node['clerp']:
       if not re.match(r'[\d.]+\)', node['clerp'].partition('(p=')[2]):
         raise _wrong(f'nodes[{i}].clerp', "text and '(p=0.5)'", node['clerp'])
-    feature = node['layer'], node['feature'], node['ctx_idx']
+    # The readers give errors of each kind ids of their own.
+    kind = node['feature_type']
+    kind = kind if 'error' in kind else 'feature'
+    feature = str(node['layer']), node['feature'], node['ctx_idx'], kind
     if feature in known:
       raise _wrong(
         f'nodes[{i}]', 'the only one of its layer, feature and ctx_idx', feature

@@ -198,6 +198,18 @@ def test_a_node_stands_where_it_is_strongest(small, graph):
   assert abs(node['activation']) == pytest.approx(np.abs(values).max())
 
 
+def test_a_graph_of_another_tool_is_not_refused(graph):
+  """circuit-tracer's errors have no feature, one of each kind at a token."""
+  for i, kind in enumerate(('mlp reconstruction error', 'lorsa error')):
+    error = {'node_id': f'0_{i}_1', 'jsNodeId': '0_1-0', 'clerp': ''}
+    place = {'feature': -1, 'layer': 0, 'ctx_idx': 1, 'feature_type': kind}
+    graph['nodes'].append(error | place)
+  graph['nodes'] = [
+    {**node, 'influence': None, 'run_idx': 0} for node in graph['nodes']
+  ]
+  neuronpedia.check(graph)
+
+
 def test_an_example_that_is_not_there_is_refused(small):
   with pytest.raises(ValueError, match='one of the 10 of the circuit'):
     neuronpedia.make_graph(small.circuit, 'a', 'b', 10)
