@@ -19,8 +19,10 @@ circuit.json
   prune_config    hyper-parameters of the search
   history         {step, task_loss, nodes or edges}: lists of equal length;
                   the last is the number of active gates
-  examples        [{pieces, answer, other_answer, probability, condition,
-                  side}, ...]: test prompts, probability of the right answer
+  examples        [{pieces, answer, other_answer, probability,
+                  raw_probability, full_probability, condition, side}, ...]:
+                  test prompts; probabilities of the right answer, see
+                  `examples`
   provenance      seed, hashes, code version
   npz_sha256      of circuit.npz
   sha256          of all the other fields; see `files.sealed`
@@ -35,8 +37,9 @@ circuit.npz
   score/<site>       float32 (width,): rank in (0, 1], no two alike; 1 first;
                      with gates on edges score/<source>-><target>, one for each
                      nonzero weight of the matrix, by rows
-  activation/<site>  float32 (examples, length, kept): full model's values,
-                     after AbsTopK, columns in the order of nodes[site]
+  activation/<site>  float32 (examples, length, kept): values in the circuit,
+                     after AbsTopK, columns in the order of nodes[site]; the
+                     full model's where `formula` does not say 'activation'
   examples/tokens    int32 (examples, length)
 """
 

@@ -5,12 +5,14 @@ All are task losses (see `task_loss`) in nats: ln 2 = 0.69 knows nothing.
   full_loss        the model as it is
   test_loss        the circuit alone, calibrated, on test pairs: sufficiency
   test_kl          KL(full model || circuit) of it on test pairs
-  train_loss       the same on the training pairs given
+  train_loss       test_loss on the training pairs given
   raw_loss         the circuit alone on test pairs, without calibration
+  raw_kl           test_kl without calibration
   necessity_loss   the model without the circuit: its nodes or edges removed
   random_loss      random circuits with as many nodes at each site, or edges in
                    each matrix, each calibrated like the circuit; mean over
                    several seeds
+  raw_random_loss  the same without calibration
 
 What removed parts take is the model's ablation, the same in all of them.
 Intervals are 95 % bootstrap percentiles over pairs.
@@ -32,10 +34,15 @@ from sparse_interp.circuits.task_loss import Pairs
 
 FORMULAS = {
   'test_loss': 'task loss of the circuit with scale and shift, test pairs',
-  'test_kl': 'KL(full model || circuit) over the two answers, test pairs',
+  'raw_loss': 'the same with scale 1 and shift 0',
+  'train_loss': 'test_loss on the train pairs that scale and shift were '
+  'fitted to',
+  'test_kl': 'KL(full model || circuit) over the two answers, test pairs, with '
+  'scale and shift; raw_kl: with scale 1 and shift 0',
   'necessity_loss': 'task loss of the full model with the circuit ablated',
   'random_loss': 'task loss of random circuits of the same size per site '
-  'or matrix, each with its own scale and shift, mean over seeds',
+  'or matrix, each with its own scale and shift, mean over seeds; '
+  'raw_random_loss: with scale 1 and shift 0',
   'interval': '95 % bootstrap percentiles over pairs',
 }
 
@@ -114,20 +121,24 @@ def evaluate(
   kl = np.asarray(kl_losses(on_test, full, *calibrated))
   on_train = np.asarray(pair_losses(answer(keep, train), *calibrated))
   rest = all_outputs(model, rest_of(keep, sizes), test, count=count)
-  random_losses = []
+  random_losses, raw_random_losses = [], []
   for i in range(random_circuits):
     # Seeds of different circuits are far apart, whatever `seed` is.
     chosen = selection.random_like(keep, sizes, seed + 1000 * (i + 1))
     fitted = calibration.fit(answer(chosen, train))
-    random_losses.append(pair_losses(answer_test(chosen, test), *fitted))
+    by_chance = answer_test(chosen, test)
+    random_losses.append(pair_losses(by_chance, *fitted))
+    raw_random_losses.append(pair_losses(by_chance))
   return {
     **evaluate_model(model, test, conditions, seed, count),
     **_summary('test_loss', test_losses, seed),
     **_summary('test_kl', kl, seed),
     **_summary('train_loss', on_train, seed),
     **_summary('raw_loss', np.asarray(pair_losses(on_test)), seed),
+    **_summary('raw_kl', np.asarray(kl_losses(on_test, full)), seed),
     **_summary('necessity_loss', np.asarray(pair_losses(rest)), seed),
     **_summary('random_loss', np.mean(random_losses, axis=0), seed),
+    **_summary('raw_random_loss', np.mean(raw_random_losses, axis=0), seed),
     'test_conditions': _by_condition(test_losses, conditions),
     'random_circuits': random_circuits,
     'test_pairs': test.size,

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
+from sparse_interp.circuits import examples as examples_lib
 from sparse_interp.circuits import gated_model
 from sparse_interp.circuits.ablation import constants
-from sparse_interp.circuits.answers import answer_by_gates
+from sparse_interp.circuits.answers import gates_of
 from sparse_interp.circuits.circuit import Circuit, hash_params, list_edges
-from sparse_interp.circuits.examples import make_examples
 from sparse_interp.circuits.faithfulness import FORMULAS, evaluate
 from sparse_interp.circuits.from_ranking import (
   PruneResult,
@@ -163,11 +163,11 @@ def find_circuit(
       progress=progress,
     ),
   )
-  examples, tokens, activations = make_examples(
+  examples, tokens, activations = examples_lib.make_examples(
     model,
     parts.nodes,
     (found.scale, found.shift),
-    lambda pairs: answer_by_gates(model, found.sizes)(found.keep, pairs),
+    gates_of(model, found.keep, found.sizes),
     test_task,
     test,
     example_pairs,
@@ -195,7 +195,12 @@ def find_circuit(
       'over': _OVER[prune_config.ablation],
       'tokens': mean_tokens,
     },
-    formula={'task_loss': TASK_LOSS, 'kl_loss': KL_LOSS, **FORMULAS},
+    formula={
+      'task_loss': TASK_LOSS,
+      'kl_loss': KL_LOSS,
+      **FORMULAS,
+      **examples_lib.FORMULAS,
+    },
     metrics=metrics,
     prune_config={**dataclasses.asdict(prune_config), 'search': found.search},
     history={

@@ -26,25 +26,11 @@ from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.sweep import geometric_mean
 from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.runs import pose, pretrained, report, table
+from sparse_interp.runs import pose, pretrained, prune_report, report, table
 from sparse_interp.tasks.encoding import EncodedTask
 from sparse_interp.training import fields, hosts, metrics, ranges, sharding
 
 _PHASE = 'prune'
-
-# Losses are two-way cross-entropies in nats: ln 2 = 0.69 is a coin toss.
-FORMULAS = {
-  'full_loss': 'two-way cross-entropy in nats between the answers of a pair at '
-  'the last token, mean over both sides and all test pairs, full model',
-  'test_loss': 'the same with every node or edge outside the circuit ablated, '
-  'logits scaled and shifted as fitted on train pairs',
-  'test_kl': 'KL(full model || circuit) over the two answers, test pairs',
-  'necessity_loss': 'full model with the circuit ablated, test pairs',
-  'random_loss': 'random circuit of equal size at every site or matrix, test '
-  'pairs, mean over draws',
-  'edges': 'nonzero weights between kept nodes; with gates on edges, kept ones',
-  'intervals': '95 % bootstrap over test pairs',
-}
 
 
 def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -211,7 +197,7 @@ def find_circuits(
     by = circuit.provenance.get('versions', {})
     history = versions.add(history, by, phase=_PHASE, from_task=name)
     unfinished.remove(on_the_way[name])
-    entries[name] |= _report(circuit, hyperparameters)
+    entries[name] |= prune_report.report(circuit, hyperparameters)
     per_task = (time.monotonic() - begun) / (i + 1)
     left = metrics.duration(per_task * (len(chosen) - i - 1))
     metrics.say(
@@ -234,8 +220,10 @@ def find_circuits(
     'tasks': entries,
     'learned_tasks': learned,
     'pruned_tasks': [n for n in chosen if entries[n]['circuit'] is not None],
+    'target_loss': hyperparameters.target_loss,
+    'target_on': hyperparameters.target_on,
     'geometric_mean_edges': geometric_mean(edges),
-    'formulas': FORMULAS,
+    'formulas': prune_report.FORMULAS,
     'params_hash': circuit_lib.hash_params(model.params),
     'versions': history,
   }
@@ -320,71 +308,6 @@ def _prune_task(
   return dataclasses.replace(
     circuit, provenance=circuit.provenance | {'prune_seconds': seconds}
   )
-
-
-def _report(circuit: Circuit, config: PruneConfig) -> dict[str, Any]:
-  """The circuit's part of a task's entry, or what it missed."""
-  found = {
-    'nodes': circuit.node_count,
-    'edges': circuit.edge_count,
-    **{
-      name: circuit.metrics[name]
-      for loss in ('test_loss', 'test_kl', 'necessity_loss', 'random_loss')
-      for name in (loss, f'{loss}_interval')
-    },
-    'test_conditions': circuit.metrics['test_conditions'],
-    'ablation': _ablation_in_words(circuit.ablation),
-    'gates': circuit.gates,
-  }
-  reached = 'test_kl' if config.target_on == 'kl' else 'test_loss'
-  missed = missed_bounds(
-    found[reached],
-    found['necessity_loss'],
-    found['random_loss'],
-    config.target_loss,
-    reached,
-  )
-  if missed:
-    return {
-      'circuit': None,
-      'failed_circuit': {**found, 'missed': missed},
-      'reason': (
-        f'the circuit found ({found["nodes"]} nodes, {found["edges"]} edges, '
-        f'test loss {found["test_loss"]:.3f}, necessity '
-        f'{found["necessity_loss"]:.2f}, random {found["random_loss"]:.2f}) '
-        f'missed {", ".join(missed)}'
-      ),
-    }
-  return {'circuit': found}
-
-
-def _ablation_in_words(ablation: Mapping[str, Any]) -> str:
-  kind = ablation['kind']
-  return kind if kind == 'zero' else f'{kind} over {ablation["over"]}'
-
-
-def missed_bounds(
-  reached: float,
-  necessity_loss: float,
-  random_loss: float,
-  target: float,
-  name: str = 'test_loss',
-) -> list[str]:
-  """The bounds that a circuit must meet on test pairs and does not.
-
-  Args:
-    reached: loss that the target is for.
-    necessity_loss: of the model without the circuit.
-    random_loss: of random circuits.
-    target: largest loss allowed.
-    name: of the loss that the target is for.
-  """
-  bounds = {
-    f'{name} <= {target}': reached <= target,
-    'necessity_loss >= 0.5': necessity_loss >= 0.5,
-    'random_loss >= 0.5': random_loss >= 0.5,
-  }
-  return [bound for bound, met in bounds.items() if not met]
 
 
 def is_complete(workdir: str | pathlib.Path) -> bool:

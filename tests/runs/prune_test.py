@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import math
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ from sparse_interp.circuits import sweep
 from sparse_interp.data.tokenizer import Tokenizer
 from sparse_interp.files import sealed, versions
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.runs import pose, pretrained, prune, table
+from sparse_interp.runs import pose, pretrained, prune
 from sparse_interp.viewer.drawing import circuit_svg
 from sparse_interp.viewer.report import write_report
 from tests.circuits.known_model import make_known
@@ -53,61 +52,10 @@ def test_pruning_without_a_model_says_how_to_name_one(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-  ('losses', 'missed'),
-  [
-    ((0.1, 0.6, 0.6), []),
-    ((0.16, 0.6, 0.6), ['test_loss <= 0.15']),
-    ((0.1, 0.49, 0.4), ['necessity_loss >= 0.5', 'random_loss >= 0.5']),
-  ],
-)
-def test_a_circuit_that_misses_a_bound_is_listed_with_what_it_missed(
-  losses, missed
-):
-  assert prune.missed_bounds(*losses, target=0.15) == missed
-
-
 def test_geometric_mean_is_of_the_reported_circuits():
   assert sweep.geometric_mean([2, 8]) == pytest.approx(4)
   assert sweep.geometric_mean([0, 4]) == pytest.approx(2)  # 0 counts as 1
   assert sweep.geometric_mean([]) is None
-
-
-def test_the_table_shows_every_task_and_why_one_has_no_circuit(capsys):
-  circuit = {
-    'nodes': 12,
-    'edges': 9,
-    'ablation': 'zero',
-    'test_loss': 0.12,
-    'necessity_loss': 1.5,
-    'random_loss': 0.7,
-  }
-  table.print_table(
-    {
-      'tasks': {
-        'a': {'full_loss': 0.01, 'circuit': circuit},
-        'b': {'full_loss': 0.6, 'circuit': None},
-        'c': {'full_loss': None, 'circuit': None, 'unposable': 'why'},
-        'd': {
-          'full_loss': 0.1,
-          'circuit': None,
-          'failed_circuit': {'missed': ['test_loss <= 0.15']},
-        },
-      },
-      'learned_tasks': ['a', 'd'],
-      'pruned_tasks': ['a'],
-      'geometric_mean_edges': math.e,
-    }
-  )
-  printed = capsys.readouterr().out.splitlines()
-  rows = {line.split()[0]: line for line in printed[2:6]}
-  assert rows['a'].split()[1:] == ['0.010', '12', '9', '0.120', '1.50', '0.70']
-  assert 'not learned' in rows['b']
-  assert 'cannot be posed' in rows['c']
-  assert 'missed test_loss <= 0.15' in rows['d']
-  assert '2 tasks learned, 1 circuits' in printed[6]
-  assert '2.7' in printed[6]
-  assert 'test pairs, ablation: zero' in printed[6]
 
 
 class _Tokenizer(Tokenizer):
