@@ -83,7 +83,11 @@ def describe(own: OwnTokenizer, model: GPTConfig) -> dict[str, Any]:
 
 def check_text(text: str) -> None:
   """Raises ValueError if there is no such text; does not read it."""
-  corpora.check_corpus(_corpus(text), _TEXT_BYTES)
+  try:
+    corpora.check_corpus(_corpus(text), _TEXT_BYTES)
+  except ValueError as error:
+    # The reader of corpora names the field that pretraining has for them.
+    raise ValueError(str(error).replace('data.corpora', 'text')) from error
 
 
 def cut_windows(

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparse_interp.circuits.ablation import site_means
 from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.files import model_files, versions
+from sparse_interp.files import model_files
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPTConfig
 from sparse_interp.training import metrics, pretrain
@@ -72,6 +72,5 @@ def load(workdir: str | pathlib.Path) -> Model:
       'corpus_hash': summary.get('corpus_hash'),
       'tokenizer_hash': summary.get('tokenizer_hash'),
       'code_version': workdir_lib.code_version(),
-      'versions': versions.current(),
     },
   )

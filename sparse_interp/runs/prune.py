@@ -298,7 +298,7 @@ def _prune_task(
     hyperparameters,
     config.seed,
     progress=table.progress(_PHASE, name),
-    provenance=model.provenance,
+    provenance=model.provenance | {'versions': versions.current()},
     pieces=model.tokenizer.pieces,
     description=tasks_lib.TASKS[name].description,
     mean_tokens=model.mean_tokens,

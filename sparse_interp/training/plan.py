@@ -205,6 +205,12 @@ _LEAST = {
   'train.fsdp': 1,
   'sparsity.minimum_alive': 0,
 }
+_TEXTS = (
+  'sparsity.anneal',
+  'sparsity.embedding_schedule',
+  'sparsity.biases',
+  'optimizer.gradient_rms',
+)
 # Their ranges are checked where they are used.
 _NUMBERS = (
   'data.validation_fraction',
@@ -234,6 +240,9 @@ def _check_values(config: config_dict.ConfigDict) -> None:
   ranges.check_whole(config, _LEAST, {'data.max_bytes': 1, **optional})
   for name in _NUMBERS:
     ranges.check_number(config, name)
+  ranges.check_text(config, *_TEXTS)
+  if 'products' in config.sparsity:
+    ranges.check_text(config, 'sparsity.products')
 
 
 def _check_corpora(data: config_dict.ConfigDict) -> None:
