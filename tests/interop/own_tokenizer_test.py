@@ -173,13 +173,21 @@ def test_special_tokens_may_be_declared_beside_two_files(tmp_path, theirs):
 def test_tokens_declared_beside_a_whole_tokenizer_must_be_its_own(
   tmp_path, theirs
 ):
-  theirs.save(str(tmp_path / 'tokenizer.json'))
+  size = theirs.get_vocab_size()
+  spec = small.spec_of(theirs)
+  runs = small.added(size, '   ', normalized=True)
+  spec['added_tokens'].append(runs)
+  small.write_spec(tmp_path / 'tokenizer.json', spec)
   token = small.added(0, small.END, special=True)
   for declared, part in (
-    ({'0': token}, None),
-    ({'0': {**token, 'lstrip': True}}, 'lstrip=True'),
+    ({'0': token, str(size): runs}, None),
+    # As transformers writes it for GPT-2; nobody reads it from texts.
+    ({'0': {**token, 'normalized': True}}, None),
+    ({str(size): {**runs, 'normalized': False}}, 'normalized=False'),
+    ({str(size): {**runs, 'lstrip': True}}, 'lstrip=True'),
+    ({str(size): {**runs, 'special': True}}, 'special=True'),
     ({'0': {**token, 'special': False}}, 'special=False'),
-    ({'320': {**token, 'content': '<|x|>'}}, "'<|x|>' with id 320"),
+    ({'321': {**token, 'content': '<|x|>'}}, "'<|x|>' with id 321"),
     ({'x': token}, "'x'"),
     ([token], 'as an object'),
     ({'0': 3}, '3'),
