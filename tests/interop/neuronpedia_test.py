@@ -201,7 +201,7 @@ def test_a_node_stands_where_it_is_strongest(small, graph):
 def test_a_graph_of_another_tool_is_not_refused(graph):
   """circuit-tracer's errors have no feature, one of each kind at a token."""
   for i, kind in enumerate(('mlp reconstruction error', 'lorsa error')):
-    error = {'node_id': f'0_{i}_1', 'jsNodeId': '0_1-0', 'clerp': ''}
+    error = {'node_id': f'error_{i}_1', 'jsNodeId': '0_1-0', 'clerp': ''}
     place = {'feature': -1, 'layer': 0, 'ctx_idx': 1, 'feature_type': kind}
     graph['nodes'].append(error | place)
   graph['nodes'] = [

@@ -95,7 +95,7 @@ function openCircuit(number) {
         circuit.standing ? el('p', { class: 'standing' }, circuit.standing) : null,
         el('p', {}, record.description ?? ''),
         circuit.target ? el('p', { class: 'muted' }, `Asked for: ${circuit.target} on test pairs.`) : null,
-        el('p', { class: 'muted' }, `In all numbers and colours, ${circuit.ablation}.`),
+        el('p', { class: 'muted' }, `Where parts are removed, ${circuit.ablation}.`),
         conditionLine('circuit', record.metrics?.test_conditions)),
       circuitFigures(circuit)),
     drawingTools(number, circuit, drawing, frame),
