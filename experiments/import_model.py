@@ -25,8 +25,9 @@ def get_config() -> config_dict.ConfigDict:
   config.source = fields.optional(str)
   # What the file with the weights must hash to; None: not checked.
   config.sha256 = fields.optional(str)
-  # Directory with vocab.bpe and encoder.json, or with tokenizer.json; None:
-  # looked for in the source.
+  # Directory with tokenizer.json, with vocab.json and merges.txt, or with
+  # encoder.json and vocab.bpe, or such a file; None: looked for in the source;
+  # 'none': there is to be none.
   config.tokenizer = fields.optional(str)
   # Text for the means of removed nodes: a file, a directory, or a corpus as in
   # data.corpora of a pretrain run. It should be like the training text.

@@ -11,6 +11,11 @@ line on stderr and exit status 2. Everything else is a defect of this program:
 it keeps its traceback and ends with exit status 1.
 """
 
+from sparse_interp.files import interrupts
+
+if __name__ == '__main__':
+  interrupts.install()  # before what takes seconds to import
+
 import os
 import sys
 from collections.abc import Callable, Sequence

@@ -5,14 +5,17 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from experiments import quickstart
 from experiments.pretrain import tiny
 from sparse_interp import main
+from sparse_interp.files import whole_file
 from tests.refusals import assert_one_line, assert_refused, content
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -88,6 +91,39 @@ def test_wrong_arguments_end_in_one_line(results, name):
   assert_one_line(result.stderr, *WRONG_ARGUMENTS[name][1])
   assert result.returncode == 2
   assert not workdir.exists()
+
+
+def _handles(process, signum):
+  """Whether a process has a handler, as the kernel sees it."""
+  status = pathlib.Path(f'/proc/{process.pid}/status').read_text()
+  caught = int(status.split('SigCgt:')[1].split()[0], 16)
+  return bool(caught >> (signum - 1) & 1)
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/maps'), reason='needs /proc')
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('seconds', [0, 1])
+def test_a_signal_while_it_is_imported_ends_it_in_one_line(
+  signum, seconds, tmp_path
+):
+  process = subprocess.Popen(
+    [sys.executable, '-m', 'sparse_interp.main', TINY, f'--workdir={tmp_path}'],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  # Nobody but us handles SIGTERM.
+  while not _handles(process, signal.SIGTERM):
+    time.sleep(0.001)
+  maps = pathlib.Path(f'/proc/{process.pid}/maps').read_text()
+  assert 'libjax' not in maps  # it listens before it imports what takes long
+  time.sleep(seconds)
+  process.send_signal(signum)
+  output, errors = process.communicate(timeout=60)
+  name = signal.Signals(signum).name
+  assert output == f'stopped by {name}; the same command goes on\n'
+  assert (process.returncode, errors) == (0, '')
 
 
 def test_help_shows_the_flags():
@@ -256,10 +292,20 @@ def test_full_disk_ends_in_one_line(small_disk):
       json.loads(written[name].read_text())
 
 
-def test_full_disk_is_noticed_without_being_root(capfd, trained, tmp_path):
+def test_full_disk_is_noticed_without_being_root(
+  capfd, trained, tmp_path, monkeypatch
+):
   workdir = tmp_path / 'workdir'
   shutil.copytree(trained, workdir)
   (workdir / 'summary.json').unlink()
-  part = workdir / f'.metrics.jsonl.{os.getpid()}.part'
-  part.symlink_to('/dev/full')
+  part = whole_file.part_name('metrics.jsonl')
+  (workdir / part).symlink_to('/dev/full')
+  others = whole_file.part_name
+  monkeypatch.setattr(
+    whole_file,
+    'part_name',
+    lambda name: part if name == 'metrics.jsonl' else others(name),
+  )
+  # This one would be swept as what a killed run left.
+  monkeypatch.setattr(whole_file, 'whole_name', lambda name: None)
   assert_refused(capfd, short(), workdir, 'workdir must have room', 'is full')

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from sparse_interp.circuits import small_model
+from sparse_interp.circuits.counting import Count
 from sparse_interp.circuits.extract import shrink
 from sparse_interp.circuits.gated_model import (
   GatedModel,
@@ -58,13 +59,23 @@ def selection_loss(
   return float(jnp.mean(losses))
 
 
-def answer_by_gates(model: GatedModel, sizes: Mapping[str, int]) -> Answer:
+def gates_of(
+  model: GatedModel,
+  keep: Bool[np.ndarray, 'units'],
+  sizes: Mapping[str, int],
+) -> dict[str, Float[Array, '_']]:
+  """Gates of the circuit that kept units make."""
+  keep = settle(model, keep, sizes)
+  return unfold_gates(model, split(keep.astype(np.float32), sizes))
+
+
+def answer_by_gates(
+  model: GatedModel, sizes: Mapping[str, int], count: Count | None = None
+) -> Answer:
   """Answers of circuits, by the whole model with gates."""
 
   def answer(keep, batch):
-    keep = settle(model, keep, sizes)
-    units = split(keep.astype(np.float32), sizes)
-    return all_outputs(model, unfold_gates(model, units), batch)
+    return all_outputs(model, gates_of(model, keep, sizes), batch, count=count)
 
   return answer
 

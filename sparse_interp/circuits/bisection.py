@@ -15,6 +15,7 @@ from sparse_interp.circuits.answers import answer_by_gates, selection_loss
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.parts import settle
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.unfinished import Unfinished, question
 
 
 def goal_for(target: float, margin: float, full_loss: float) -> float:
@@ -39,6 +40,7 @@ class Ranked:
     sizes: Mapping[str, int],
     batch: Any,
     config: PruneConfig,
+    unfinished: Unfinished | None = None,
   ):
     """Computes nothing yet.
 
@@ -48,7 +50,9 @@ class Ranked:
       sizes: {key: number of units}.
       batch: Pairs or Recorded that losses are measured on.
       config: says which loss.
+      unfinished: keeps the losses for a search that is interrupted.
     """
+    self._unfinished = unfinished or Unfinished()
     self._model, self._order, self._sizes = model, order, sizes
     self._batch, self._config = batch, config
     self._answer = answer_by_gates(model, sizes)
@@ -58,11 +62,14 @@ class Ranked:
     """Loss of the first k units, given as their mask."""
     k = int(keep.sum())
     if k not in self._losses:
-      self._losses[k] = selection_loss(
-        self._batch,
-        self._answer(keep, self._batch),
-        self._config.calibrate,
-        self._config.target_on,
+      self._losses[k] = self._unfinished.recall(
+        question('first', keep),
+        lambda: selection_loss(
+          self._batch,
+          self._answer(keep, self._batch),
+          self._config.calibrate,
+          self._config.target_on,
+        ),
       )
     return self._losses[k]
 

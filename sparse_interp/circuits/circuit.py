@@ -19,9 +19,13 @@ circuit.json
   prune_config    hyper-parameters of the search
   history         {step, task_loss, nodes or edges}: lists of equal length;
                   the last is the number of active gates
-  examples        [{pieces, answer, other_answer, probability, condition,
-                  side}, ...]: test prompts, probability of the right answer
+  examples        [{pieces, answer, other_answer, probability,
+                  raw_probability, full_probability, condition, side}, ...]:
+                  test prompts; probabilities of the right answer, see
+                  `examples`
   provenance      seed, hashes, code version
+  npz_sha256      of circuit.npz
+  sha256          of all the other fields; see `files.sealed`
 
 circuit.npz
   edges/source_site, edges/target_site  int32, index into `sites`
@@ -33,18 +37,16 @@ circuit.npz
   score/<site>       float32 (width,): rank in (0, 1], no two alike; 1 first;
                      with gates on edges score/<source>-><target>, one for each
                      nonzero weight of the matrix, by rows
-  activation/<site>  float32 (examples, length, kept): full model's values,
-                     after AbsTopK, columns in the order of nodes[site]
+  activation/<site>  float32 (examples, length, kept): values in the circuit,
+                     after AbsTopK, columns in the order of nodes[site]; the
+                     full model's where `formula` does not say 'activation'
   examples/tokens    int32 (examples, length)
 """
 
 import dataclasses
 import hashlib
-import json
 import os
-import pathlib
-import zipfile
-import zlib
+import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -52,14 +54,13 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from sparse_interp.circuits import circuit_check
 from sparse_interp.circuits.gates import EdgeIndex
 from sparse_interp.circuits.parts import Parts
-from sparse_interp.files import whole_file
+from sparse_interp.files import circuit_files
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.sites import edge_matrices
 
-SCHEMA_VERSION = 1
-_JSON, _NPZ = 'circuit.json', 'circuit.npz'
 _FREE_FIELDS = (
   'task',
   'description',
@@ -184,22 +185,35 @@ FILES = (_JSON, _NPZ)
 
 
 def hash_params(params: dict) -> str:
-  """Hash of names, shapes, dtypes and values of all parameters."""
+  """Hash of names, shapes, dtypes and values of all parameters.
+
+  That of arrays that cannot change is remembered while they live.
+  """
   digest = hashlib.sha256()
   leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+  key = tuple((jax.tree_util.keystr(path), id(leaf)) for path, leaf in leaves)
+  if (known := _hashes.get(key)) and all(ref() is not None for ref in known[1]):
+    return known[0]
   for path, leaf in leaves:
     array = np.ascontiguousarray(leaf)
     name = jax.tree_util.keystr(path)
     digest.update(f'{name} {array.shape} {array.dtype}'.encode())
     digest.update(array.tobytes())
-  return digest.hexdigest()[:16]
+  found = digest.hexdigest()[:16]
+  if all(isinstance(leaf, jax.Array) for _, leaf in leaves):
+    _hashes[key] = found, [weakref.ref(leaf) for _, leaf in leaves]
+    while len(_hashes) > _REMEMBERED:
+      del _hashes[next(iter(_hashes))]
+  return found
+
+
+# {names and identities of arrays: (their hash, references to them)}.
+_hashes: dict[tuple, tuple[str, list[weakref.ref]]] = {}
+_REMEMBERED = 64
 
 
 def save(circuit: Circuit, directory: str | os.PathLike) -> None:
   """Writes a circuit; at no moment is there a half-written one.
-
-  Both files are written under other names first. While they are exchanged,
-  circuit.json, which makes a directory a circuit, does not exist.
 
   Args:
     circuit: the circuit.
@@ -209,29 +223,12 @@ def save(circuit: Circuit, directory: str | os.PathLike) -> None:
     OSError: if the disk is full or may not be written to; a circuit that
       stood there before is then untouched.
   """
-  directory = pathlib.Path(directory)
-  # What is left last, the description, appears last.
-  with (
-    whole_file.writing(directory / _JSON) as description,
-    whole_file.writing(directory / _NPZ) as arrays,
-  ):
-    with arrays.open('wb') as file:
-      np.savez_compressed(file, **_arrays(circuit))
-      _flush(file)
-    with description.open('w', encoding='utf-8') as file:
-      json.dump(_description(circuit), file, indent=1, allow_nan=False)
-      _flush(file)
-    (directory / _JSON).unlink(missing_ok=True)
-
-
-def _flush(file):
-  file.flush()
-  os.fsync(file.fileno())
+  circuit_files.write(directory, _description(circuit), _arrays(circuit))
 
 
 def _description(circuit):
   return {
-    'schema_version': SCHEMA_VERSION,
+    'schema_version': circuit_files.SCHEMA_VERSION,
     **{name: getattr(circuit, name) for name in _FREE_FIELDS},
     'model': dataclasses.asdict(circuit.config),
     'sites': [[site, width] for site, width in circuit.sites.items()],
@@ -261,78 +258,32 @@ def load(directory: str | os.PathLike) -> Circuit:
   """Reads a circuit.
 
   Args:
-    directory: what `save` wrote.
+    directory: what `save` wrote, or what somebody made by hand in that format.
 
   Raises:
-    ValueError: if a file is missing, damaged or of an unknown version; the
-      message names the file and what to do.
+    ValueError: if a file is missing, damaged, of an unknown version or says
+      what cannot be; the message names the file and what to do.
   """
-  path = pathlib.Path(directory) / _JSON
-  try:
-    with open(path, encoding='utf-8') as file:
-      fields = json.load(file)
-  except FileNotFoundError:
-    raise _unreadable(path, 'exist', 'no file') from None
-  except (json.JSONDecodeError, UnicodeDecodeError):
-    raise _unreadable(path, 'be whole JSON', 'a damaged file') from None
-  version = fields.get('schema_version') if isinstance(fields, dict) else None
-  if version != SCHEMA_VERSION:
-    raise ValueError(
-      f'schema_version of {path} must be {SCHEMA_VERSION}, got {version!r}; '
-      'prune again, or read it with the version that wrote it.'
-    )
-  try:
-    return _circuit(fields, _read_arrays(path.with_name(_NPZ)))
-  except (KeyError, TypeError) as error:
-    raise _unreadable(path, 'have every field', str(error)) from None
+  fields, arrays = circuit_files.read(directory)
+  config = circuit_check.check(fields, arrays, directory)
 
-
-def _unreadable(path, constraint, found):
-  return ValueError(
-    f'circuit file {path} must {constraint}, got {found}; prune again, or '
-    'restore it.'
-  )
-
-
-def _read_arrays(path):
-  try:
-    with np.load(path) as archive:
-      return {name: archive[name] for name in archive.files}
-  except FileNotFoundError:
-    raise _unreadable(path, 'exist', 'no file') from None
-  except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError):
-    raise _unreadable(
-      path, 'be a whole npz archive', 'a damaged file'
-    ) from None
-
-
-def _circuit(fields, arrays):
-  model = dict(fields['model'])
-  model['activation_sites'] = tuple(model['activation_sites'])
-  sites = dict(fields['sites'])
-  kinds = {
-    kind: {
-      name.removeprefix(f'{kind}/'): array
+  def of_kind(kind):
+    return {
+      name.removeprefix(kind): array
       for name, array in arrays.items()
-      if name.startswith(f'{kind}/')
+      if name.startswith(kind)
     }
-    for kind in ('mean', 'score', 'activation')
-  }
-  # Every site has these, and a circuit without them is damaged.
-  for kind in ('mean', 'activation'):
-    missing = [site for site in sites if site not in kinds[kind]]
-    if missing:
-      raise KeyError(f'{kind}/{missing[0]}')
+
   return Circuit(
     # Circuits from before there were edge gates do not say what was pruned.
     **{name: ({'gates': 'nodes'} | fields)[name] for name in _FREE_FIELDS},
-    config=GPTConfig(**model),
-    sites=sites,
+    config=config,
+    sites=dict(fields['sites']),
     nodes={s: np.asarray(kept, int) for s, kept in fields['nodes'].items()},
     edges=Edges(*(arrays[f'edges/{name}'] for name in Edges._fields)),
-    means=kinds['mean'],
-    scores=kinds['score'],
-    activations=kinds['activation'],
+    means=of_kind('mean/'),
+    scores=of_kind('score/'),
+    activations=of_kind('activation/'),
     scale=fields['calibration']['scale'],
     shift=fields['calibration']['shift'],
     example_tokens=arrays['examples/tokens'],

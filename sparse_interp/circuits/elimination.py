@@ -6,9 +6,10 @@ so under a constant ablation they are computed by the circuit's small model, not
 by the full one. What leads nowhere, or has no effect, goes first, in one step.
 """
 
+import functools
 import heapq
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -30,6 +31,7 @@ from sparse_interp.circuits.gated_model import (
 from sparse_interp.circuits.moves import moves
 from sparse_interp.circuits.parts import live_units, parts_of, settle
 from sparse_interp.circuits.selection import flatten, split
+from sparse_interp.circuits.unfinished import Unfinished, question
 
 # Chunks smaller than this share of the units, or this number, are not worth
 # another gradient: single trials take over.
@@ -49,6 +51,24 @@ _PASSES = 3
 _HOPELESS = 2
 
 
+class Left(NamedTuple):
+  """What is left of a circuit and of the work on it.
+
+  Attributes:
+    nodes: of the circuit.
+    edges: of the circuit.
+    number: of the pass over single moves; 0 before the first.
+    seconds: that this pass will take, or what comes before it and the first, if
+      trials take as long as the last ones and nothing more can be dropped: an
+      estimate, since every success asks for new trials. None without any yet.
+  """
+
+  nodes: int
+  edges: int
+  number: int
+  seconds: float | None
+
+
 def eliminate(
   model: GatedModel,
   keep: Bool[np.ndarray, 'units'],
@@ -57,7 +77,8 @@ def eliminate(
   target: float,
   calibrate: str = 'after',
   target_on: str = 'task',
-  progress: Callable[[int, int], None] | None = None,
+  progress: Callable[[Left], None] | None = None,
+  unfinished: Unfinished | None = None,
 ) -> Bool[np.ndarray, 'units']:
   """Drops units while the target is met, until none can be dropped alone.
 
@@ -72,59 +93,82 @@ def eliminate(
     target: largest loss allowed.
     calibrate: 'after' or 'during', as in PruneConfig.
     target_on: 'task' or 'kl', as in PruneConfig.
-    progress: called with (nodes left, edges left) after every success.
+    progress: called with what is left, after every trial of a single move.
+    unfinished: keeps the losses, and has those of the same elimination that
+      was interrupted.
 
   Returns:
     The circuit that is left.
   """
+  unfinished = unfinished or Unfinished()
   by_gates = answer_by_gates(model, sizes)
-  some = batch.take(np.arange(min(SOME_PAIRS, batch.size)))
+  batches = {
+    'all': batch,
+    'some': batch.take(np.arange(min(SOME_PAIRS, batch.size))),
+  }
 
-  def cost(answer, trial, batch):
-    answers = answer(trial, batch)
-    return selection_loss(batch, answers, calibrate, target_on)
+  def cost(answer, trial, which, *within):
+    def compute():
+      answers = answer(trial, batches[which])
+      return selection_loss(batches[which], answers, calibrate, target_on)
 
-  def slopes(mask):
+    return unfinished.recall(question(f'loss {which}', trial, *within), compute)
+
+  def cheapest(mask):
+    return unfinished.recall(
+      question('cheapest', mask, start), lambda: by_slope(mask)
+    )
+
+  def by_slope(mask):
     fitted = (1.0, 0.0)
     if calibrate == 'during':
       fitted = batch.calibrate(answer(mask, batch))
     gates = unfold_gates(model, split(mask.astype(np.float32), sizes))
-    slope = gate_slopes(model, gates, some, *fitted, float(target_on == 'kl'))
-    return flatten(slopes_of_units(slope), sizes)
+    kl = float(target_on == 'kl')
+    slope = gate_slopes(model, gates, batches['some'], *fitted, kl)
+    candidates = np.flatnonzero(mask)
+    gain = -flatten(slopes_of_units(slope), sizes)[candidates]
+    return candidates[np.argsort(gain, kind='stable')].tolist()
 
   def without(mask, units):
     trial = mask.copy()
     trial[units] = False
     return settle(model, trial, sizes)
 
-  def show(mask):
-    if progress is not None:
+  last = None, (0, 0)
+
+  def show(mask, number, trials):
+    nonlocal last
+    if progress is None:
+      return
+    if last[0] is not mask:  # counting takes as long as a trial
       parts = parts_of(model, mask, sizes)
-      progress(parts.node_count, parts.edge_count)
-    return mask
+      last = mask, (parts.node_count, parts.edge_count)
+    pace = unfinished.seconds_per_answer()
+    progress(Left(*last[1], number, None if pace is None else pace * trials))
 
   trial = live_units(model, keep, sizes)
-  if cost(by_gates, trial, batch) <= target:
-    keep = show(trial)
-  answer = by_gates
+  if cost(by_gates, trial, 'all') <= target:
+    keep = trial
+  answer, start = by_gates, keep
   if model.ablation in CONSTANT:
     answer = answer_by_small_model(model, keep, sizes)
-  loss = lambda trial: cost(answer, trial, batch)  # noqa: E731
-  estimate = lambda trial: cost(answer, trial, some)  # noqa: E731
-  keep = _drop_chunks(keep, loss, slopes, target)
-  keep = show(settle(model, keep, sizes))
-  for _ in range(_PASSES if keep.sum() <= _TRIED else 0):
+  # Small models of other circuits round otherwise: the first one counts, too.
+  loss = lambda trial: cost(answer, trial, 'all', start)  # noqa: E731
+  estimate = lambda trial: cost(answer, trial, 'some', start)  # noqa: E731
+  keep = _drop_chunks(keep, loss, cheapest, target, show)
+  keep = settle(model, keep, sizes)
+  for number in range(_PASSES if keep.sum() <= _TRIED else 0):
     before = keep
-    keep = show(
-      _drop_singly(
-        keep,
-        moves(model, keep, sizes),
-        loss,
-        estimate,
-        without,
-        _weights(model, keep, sizes),
-        target,
-      )
+    keep = _drop_singly(
+      keep,
+      moves(model, keep, sizes),
+      loss,
+      estimate,
+      without,
+      _weights(model, keep, sizes),
+      target,
+      functools.partial(show, number=number + 1),
     )
     if keep.sum() == before.sum() or keep.sum() > _LOOKED_AT_AGAIN:
       break
@@ -148,26 +192,29 @@ def _weights(model, keep, sizes):
   return flatten(weight, sizes)
 
 
-def _drop_chunks(keep, loss, slopes, target):
+def _drop_chunks(keep, loss, cheapest, target, show):
   """Drops the largest chunks that the first-order estimate calls cheap."""
   while True:
-    candidates = np.flatnonzero(keep)
-    cost = -slopes(keep)[candidates]
-    candidates = candidates[np.argsort(cost, kind='stable')]
-    chunk = candidates.size // 2
+    candidates = cheapest(keep)
+    chunk = len(candidates) // 2
     share, number = _SMALLEST_CHUNK
-    while chunk >= max(number, share * candidates.size):
+    sizes = []
+    while chunk >= max(number, share * len(candidates)):
+      sizes.append(chunk)
+      chunk //= 2
+    for i, chunk in enumerate(sizes):
+      singly = len(candidates) if len(candidates) <= _TRIED else 0
+      show(keep, number=0, trials=len(sizes) - i + 2 * singly)
       trial = keep.copy()
       trial[candidates[:chunk]] = False
       if loss(trial) <= target:
         break
-      chunk //= 2
     else:
       return keep
     keep = trial
 
 
-def _drop_singly(keep, moves, loss, estimate, without, weight, target):
+def _drop_singly(keep, moves, loss, estimate, without, weight, target, show):
   """Makes single moves, at each time the one that costs least per edge.
 
   Costs change as the circuit shrinks, mostly upwards. The move that was lowest
@@ -183,12 +230,16 @@ def _drop_singly(keep, moves, loss, estimate, without, weight, target):
   again = keep.sum() <= _LOOKED_AT_AGAIN
   queue = []
   for number, move in enumerate(moves):
+    # Each is estimated; as many of the others as so far will have to be tried.
+    unseen = len(moves) - number
+    show(keep, trials=unseen + len(queue) * (1 + unseen / max(number, 1)))
     trial = without(keep, move)
     # What a few pairs call hopeless is not tried on all of them.
     if estimate(trial) <= _HOPELESS * target:
       queue.append((ratio(trial), number, drops))
   heapq.heapify(queue)
   while queue:
+    show(keep, trials=len(queue))
     _, number, seen = heapq.heappop(queue)
     trial = without(keep, moves[number])
     if np.array_equal(trial, keep):

@@ -1,23 +1,30 @@
-"""Test prompts that go with a circuit, and what its nodes do on them."""
+"""Test prompts that go with a circuit, and what it does on them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.gated_model import GatedModel, all_outputs
+from sparse_interp.circuits.gates import Gates
 from sparse_interp.circuits.task_loss import Pairs
-from sparse_interp.models import GPT
+from sparse_interp.circuits.watching import watch
 from sparse_interp.tasks.encoding import EncodedTask
+
+FORMULAS = {
+  'activation': 'value of a kept node in the circuit, with everything else '
+  'ablated, in the call that gave the probabilities',
+  'probability': 'of the right answer among the two, in the circuit, with its '
+  'scale and shift; raw: with scale 1 and shift 0; full: in the full model',
+}
 
 
 def make_examples(
   model: GatedModel,
   nodes: dict[str, Int[np.ndarray, '_']],
   calibrated: tuple[float, float],
-  answer: Callable[[Pairs], Float[np.ndarray, 'pairs 2']],
+  gates: Gates,
   task: EncodedTask,
   test: Pairs,
   count: int,
@@ -26,48 +33,59 @@ def make_examples(
   """Prompts of a few test pairs: texts, tokens, activations of kept nodes.
 
   Args:
-    model: the model.
+    model: the model with its ablation.
     nodes: {site: kept channels}.
     calibrated: scale and shift of the circuit.
-    answer: from pairs to the circuit's answer logit differences.
+    gates: of the circuit.
     task: the test task.
     test: the same as arrays.
     count: pairs to show.
     pieces: printable pieces of token ids; their decimal numbers without it.
 
   Returns:
-    Fields `examples`, `example_tokens` and `activations` of a Circuit.
+    Fields `examples`, `example_tokens` and `activations` of a Circuit; all are
+    the circuit's own, but for `full_probability`.
   """
   pieces = pieces or (lambda ids: [str(i) for i in ids])
   chosen = _spread(task.conditions, count)
   pairs = test.take(chosen)
-  scale, shift = calibrated
-  signs = np.array([1, -1])
-  right = scale * answer(pairs) * signs + shift * signs
-  probability = 1 / (1 + np.exp(-right.astype(np.float64)))
+  answers, activations = watch(model, gates, pairs, nodes)
+  probabilities = {
+    'probability': _right(answers, *calibrated),
+    'raw_probability': _right(answers),
+    'full_probability': _right(all_outputs(model, {}, pairs)),
+  }
   examples = []
   for row, pair in enumerate(chosen):
-    answers = [pieces([int(token)])[0] for token in task.answers[pair]]
+    texts = [pieces([int(token)])[0] for token in task.answers[pair]]
     for side in (0, 1):
       prompt = task.tokens[pair, side, : int(task.last[pair, side]) + 1]
       examples.append(
         {
           'pieces': pieces([int(token) for token in prompt]),
-          'answer': answers[side],
-          'other_answer': answers[1 - side],
-          'probability': float(probability[row, side]),
+          'answer': texts[side],
+          'other_answer': texts[1 - side],
+          **{
+            name: float(probability[row, side])
+            for name, probability in probabilities.items()
+          },
           'condition': task.conditions[pair],
           'side': 'ab'[side],
         }
       )
   tokens = pairs.tokens.reshape(-1, pairs.tokens.shape[2])
-  run = jax.jit(GPT(model.config).apply)
-  _, recorded = run({'params': model.frozen}, tokens)
-  activations = {
-    site: np.asarray(recorded[site][..., kept], np.float32)
-    for site, kept in nodes.items()
-  }
   return examples, np.asarray(tokens, np.int32), activations
+
+
+def _right(
+  differences: Float[np.ndarray, 'pairs 2'],
+  scale: float = 1.0,
+  shift: float = 0.0,
+) -> Float[np.ndarray, 'pairs 2']:
+  """Probability of the right answer among the two, on either side."""
+  signs = np.array([1, -1])
+  right = (scale * differences + shift) * signs
+  return 1 / (1 + np.exp(-right.astype(np.float64)))
 
 
 def _spread(conditions: Sequence[str], count: int) -> Int[np.ndarray, '_']:

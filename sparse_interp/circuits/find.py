@@ -1,17 +1,18 @@
 """From a model and a task to a measured circuit: the whole search in order."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
 
+from sparse_interp.circuits import examples as examples_lib
 from sparse_interp.circuits import gated_model
 from sparse_interp.circuits.ablation import constants
-from sparse_interp.circuits.answers import answer_by_gates
+from sparse_interp.circuits.answers import gates_of
 from sparse_interp.circuits.circuit import Circuit, hash_params, list_edges
-from sparse_interp.circuits.examples import make_examples
 from sparse_interp.circuits.faithfulness import FORMULAS, evaluate
 from sparse_interp.circuits.from_ranking import (
   PruneResult,
@@ -27,6 +28,12 @@ from sparse_interp.circuits.parts import parts_of
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.pruning import Progress, optimize
 from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.circuits.unfinished import (
+  Unfinished,
+  identity,
+  machine,
+  question,
+)
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.sites import node_sites
 from sparse_interp.tasks.encoding import EncodedTask
@@ -41,6 +48,7 @@ def prune(
   prune_config: PruneConfig,
   seed: int,
   progress: Progress | None = None,
+  unfinished: Unfinished | None = None,
 ) -> PruneResult:
   """Finds the smallest circuit it can that meets the target loss.
 
@@ -54,6 +62,8 @@ def prune(
     prune_config: hyper-parameters.
     seed: of gates and batches.
     progress: called now and then with what there is to show.
+    unfinished: keeps what becomes known, and has what the same search, when
+      it was interrupted, knew already.
 
   Returns:
     Units, ranking, calibration and history.
@@ -65,9 +75,13 @@ def prune(
   sizes = units_of(model, prune_config)
   data = part(model, train, prune_config)
   check_full_loss(model, data.chosen, prune_config)
-  learned = optimize(model, data.fitting, sizes, prune_config, seed, progress)
+  learned = optimize(
+    model, data.fitting, sizes, prune_config, seed, progress, unfinished
+  )
   order, active = rank_units(learned, sizes)
-  found = select(model, order, active, sizes, data, prune_config, progress)
+  found = select(
+    model, order, active, sizes, data, prune_config, progress, unfinished
+  )
   return found._replace(history=learned.history)
 
 
@@ -85,6 +99,7 @@ def find_circuit(
   description: str = '',
   mean_tokens: int = 0,
   example_pairs: int = 6,
+  directory: pathlib.Path | None = None,
 ) -> Circuit:
   """Prunes on training pairs and measures on test pairs.
 
@@ -103,6 +118,9 @@ def find_circuit(
     description: of the task, for people.
     mean_tokens: number of tokens behind `means`.
     example_pairs: test pairs kept as examples.
+    directory: for what becomes known on the way (see `unfinished`): called
+      again with the same arguments after it was interrupted at any moment, it
+      goes on from there and ends with the same circuit. None keeps nothing.
 
   Returns:
     The circuit with its metrics; see `circuit` and `faithfulness`.
@@ -115,27 +133,41 @@ def find_circuit(
   model = gated_model.make(
     config, params, values, prune_config.ablation, prune_config.products
   )
-  found = prune(model, train, prune_config, seed, progress)
+  unfinished = Unfinished(
+    directory,
+    directory
+    and {
+      **identity(model, {'train': train, 'test': test}, prune_config, seed),
+      'conditions': list(test_task.conditions),
+      'model': repr(config),
+      'machine': machine(),
+    },
+  )
+  found = prune(model, train, prune_config, seed, progress, unfinished)
   parts = parts_of(model, found.keep, found.sizes)
   if progress is not None:
     progress(
       {'phase': 'measure', 'nodes': parts.node_count, 'edges': parts.edge_count}
     )
-  metrics = evaluate(
-    model,
-    found.keep,
-    found.sizes,
-    (found.scale, found.shift),
-    train.take(np.arange(prune_config.selection_pairs)),
-    test,
-    test_task.conditions,
-    seed,
+  metrics = unfinished.recall(
+    question('test', found.keep),
+    lambda: evaluate(
+      model,
+      found.keep,
+      found.sizes,
+      (found.scale, found.shift),
+      train.take(np.arange(prune_config.selection_pairs)),
+      test,
+      test_task.conditions,
+      seed,
+      progress=progress,
+    ),
   )
-  examples, tokens, activations = make_examples(
+  examples, tokens, activations = examples_lib.make_examples(
     model,
     parts.nodes,
     (found.scale, found.shift),
-    lambda pairs: answer_by_gates(model, found.sizes)(found.keep, pairs),
+    gates_of(model, found.keep, found.sizes),
     test_task,
     test,
     example_pairs,
@@ -163,7 +195,12 @@ def find_circuit(
       'over': _OVER[prune_config.ablation],
       'tokens': mean_tokens,
     },
-    formula={'task_loss': TASK_LOSS, 'kl_loss': KL_LOSS, **FORMULAS},
+    formula={
+      'task_loss': TASK_LOSS,
+      'kl_loss': KL_LOSS,
+      **FORMULAS,
+      **examples_lib.FORMULAS,
+    },
     metrics=metrics,
     prune_config={**dataclasses.asdict(prune_config), 'search': found.search},
     history={

@@ -20,6 +20,7 @@ from sparse_interp.circuits.necessity import add_until_necessary
 from sparse_interp.circuits.parts import parts_of, settle
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.pruning import Optimized, Progress
+from sparse_interp.circuits.unfinished import Unfinished, question
 
 # Pairs that scale and shift are fitted on, besides the selection pairs.
 CALIBRATION_PAIRS = 128
@@ -146,6 +147,7 @@ def select(
   data: Split,
   config: PruneConfig,
   progress: Progress | None = None,
+  unfinished: Unfinished | None = None,
 ) -> PruneResult:
   """The smallest circuit that a ranking leads to and that holds on the holdout.
 
@@ -157,6 +159,8 @@ def select(
     data: from `part`.
     config: target, margin and what refines the bisected circuit.
     progress: called now and then with what there is to show.
+    unfinished: keeps what was measured, and has what the same search, when it
+      was interrupted, had measured.
 
   Returns:
     Of all circuits tried, the one with the fewest edges among those that meet
@@ -168,16 +172,27 @@ def select(
       when everything is removed.
   """
   full_loss = check_full_loss(model, data.chosen, config)
-  ranked = Ranked(model, order, sizes, data.chosen, config)
+  unfinished = unfinished or Unfinished()
+  ranked = Ranked(model, order, sizes, data.chosen, config, unfinished)
   _check_empty_loss(ranked.loss(np.zeros(order.size, bool)), config)
   goal = goal_for(config.target_loss, config.margin, full_loss)
   tried, attempts = [], []
   for _ in range(config.attempts):
     k, _, keep = ranked.smallest(goal, max(1, first_guess))
     circuits = _refinements(
-      model, ranked, keep, sizes, data, goal, full_loss, config, progress
+      *(model, ranked, keep, sizes, data, goal, full_loss, config, progress),
+      unfinished,
     )
-    tried += [judge(model, keep, sizes, data, config) for keep in circuits]
+    tried += [
+      Tried(
+        keep,
+        *unfinished.recall(
+          question('judge', keep),
+          lambda keep=keep: [*judge(model, keep, sizes, data, config)[1:]],
+        ),
+      )
+      for keep in circuits
+    ]
     new = tried[-len(circuits) :]
     attempts.append(
       {
@@ -249,7 +264,16 @@ def _best(tried: list[Tried], target: float) -> Tried:
 
 
 def _refinements(
-  model, ranked, keep, sizes, data, goal, full_loss, config, progress
+  model,
+  ranked,
+  keep,
+  sizes,
+  data,
+  goal,
+  full_loss,
+  config,
+  progress,
+  unfinished,
 ):
   """Circuits to judge: eliminated from one or two starts, then the bisected."""
   circuits = []
@@ -261,25 +285,42 @@ def _refinements(
     )
     starts = [keep, larger] if near <= _LARGEST else [keep]
     circuits = [
-      _eliminate(model, start, sizes, data.chosen, goal, config, progress)
-      for start in starts
+      eliminate(
+        model,
+        start,
+        sizes,
+        data.chosen,
+        goal,
+        config.calibrate,
+        config.target_on,
+        _show_what_is_left(progress, f'{i + 1} of {len(starts)}'),
+        unfinished,
+      )
+      for i, start in enumerate(starts)
     ]
   circuits.append(keep)
   if config.min_necessity is not None:
     circuits = [
       add_until_necessary(
-        model, circuit, sizes, data.chosen, config.min_necessity
+        *(model, circuit, sizes, data.chosen, config.min_necessity),
+        unfinished,
       )
       for circuit in circuits
     ]
   return [settle(model, circuit, sizes) for circuit in circuits]
 
 
-def _eliminate(model, keep, sizes, chosen, goal, config, progress):
-  def show(nodes_left, edges_left):
-    if progress is not None:
-      progress({'phase': 'eliminate', 'nodes': nodes_left, 'edges': edges_left})
+def _show_what_is_left(progress, which):
+  """Of one elimination; there may be another, and further attempts."""
 
-  return eliminate(
-    model, keep, sizes, chosen, goal, config.calibrate, config.target_on, show
-  )
+  def show(left):
+    if progress is not None:
+      numbers = {'phase': 'eliminate', 'start': which}
+      numbers |= {'nodes': left.nodes, 'edges': left.edges}
+      if left.number:
+        numbers['pass'] = left.number
+      if left.seconds is not None:
+        numbers['about_seconds_left'] = left.seconds
+      progress(numbers)
+
+  return show

@@ -7,7 +7,7 @@ matrices, and gates into parameters and edits of a model call.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, Shaped
 
 from sparse_interp.circuits.ablation import OF_OTHER_PROMPTS, check_ablation
+from sparse_interp.circuits.counting import Count
 from sparse_interp.circuits.gates import (
   EdgeIndex,
   EdgeSlots,
@@ -190,17 +191,10 @@ def _other_values(model, batch, key):
   return values
 
 
-def outputs(
+def run(
   model: GatedModel, gates: Gates, batch: Any, key: Key[Array, '']
-) -> Float[Array, 'size ...']:
-  """What the gated model answers; see `task_loss` and `output_loss`.
-
-  Args:
-    model: the model.
-    gates: by site and matrix; what is absent stays whole.
-    batch: Pairs or Recorded.
-    key: draws other prompts and subsets, for ablations that have them.
-  """
+) -> tuple[Float[Array, '...'], dict[str, Float[Array, '...']]]:
+  """Logits and activations of the gated model; see `outputs`."""
   values = model.values
   if model.ablation in OF_OTHER_PROMPTS:
     values = _other_values(model, batch, key)
@@ -214,30 +208,64 @@ def outputs(
     model.config, model.frozen, model.edges, gates, values, model.slots
   )
   inputs = batch.inputs()
-  logits, _ = GPT(model.config).apply({'params': params}, edits=edits, **inputs)
+  return GPT(model.config).apply({'params': params}, edits=edits, **inputs)
+
+
+def outputs(
+  model: GatedModel, gates: Gates, batch: Any, key: Key[Array, '']
+) -> Float[Array, 'size ...']:
+  """What the gated model answers; see `task_loss` and `output_loss`.
+
+  Args:
+    model: the model.
+    gates: by site and matrix; what is absent stays whole.
+    batch: Pairs or Recorded.
+    key: draws other prompts and subsets, for ablations that have them.
+  """
+  logits, _ = run(model, gates, batch, key)
   return batch.read(logits)
 
 
 _outputs = jax.jit(outputs)
 
 
+def full_batches(
+  batch: Any, seed: int = 0
+) -> Iterator[tuple[Any, Key[Array, '']]]:
+  """BATCH pairs or sequences at a time, and a key to draw with.
+
+  The last batch is filled up with what was already there.
+  """
+  keys = jax.random.key(seed)
+  for start in range(0, batch.size, BATCH):
+    indices = np.arange(start, start + BATCH) % batch.size
+    yield batch.take(indices), jax.random.fold_in(keys, start)
+
+
 def all_outputs(
-  model: GatedModel, gates: Gates, batch: Any, seed: int = 0
+  model: GatedModel,
+  gates: Gates,
+  batch: Any,
+  seed: int = 0,
+  count: Count | None = None,
 ) -> Float[np.ndarray, 'size ...']:
   """Answers to any number of pairs or sequences, in one compiled shape.
 
-  The last batch is filled up with what was already there, so that every task,
-  gate and number of pairs runs the same program. Other prompts and subsets
-  are drawn once per batch.
+  Every task, gate and number of pairs runs the same program. Other prompts and
+  subsets are drawn once per batch.
+
+  Args:
+    model: the model.
+    gates: by site and matrix; what is absent stays whole.
+    batch: Pairs or Recorded.
+    seed: of other prompts and subsets.
+    count: called as count(done, in all) after every batch.
   """
-  keys = jax.random.key(seed)
   parts = []
-  for start in range(0, batch.size, BATCH):
-    indices = np.arange(start, start + BATCH) % batch.size
-    key = jax.random.fold_in(keys, start)
-    parts.append(
-      np.asarray(_outputs(model, dict(gates), batch.take(indices), key))
-    )
+  for part, key in full_batches(batch, seed):
+    parts.append(np.asarray(_outputs(model, dict(gates), part, key)))
+    if count is not None:
+      count(min(len(parts) * BATCH, batch.size), batch.size)
   return np.concatenate(parts)[: batch.size]
 
 

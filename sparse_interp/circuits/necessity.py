@@ -20,6 +20,7 @@ from sparse_interp.circuits.gated_model import (
   slopes_of_units,
 )
 from sparse_interp.circuits.selection import flatten, split
+from sparse_interp.circuits.unfinished import Unfinished, question
 
 # A batch of pairs gives the estimates; this many rounds of them are made, and
 # each adds at most so many units before the next.
@@ -41,6 +42,7 @@ def add_until_necessary(
   sizes: Mapping[str, int],
   batch: Any,
   floor: float,
+  unfinished: Unfinished | None = None,
 ) -> Bool[np.ndarray, 'units']:
   """Adds units until ablating the circuit raises the loss to `floor`.
 
@@ -51,23 +53,34 @@ def add_until_necessary(
     batch: training pairs.
     floor: loss that the model without the circuit must reach; at most ln 2
       can be asked of a model that is left with no preference.
+    unfinished: keeps what was measured for a search that is interrupted.
 
   Returns:
     The circuit with what was added; the floor may be missed when rounds run
     out.
   """
+  unfinished = unfinished or Unfinished()
   few = batch.take(np.arange(min(_GRADIENT_PAIRS, batch.size)))
 
   def rest_loss(keep):
-    answers = all_outputs(model, rest_of(keep, sizes), batch)
-    return float(jnp.mean(batch.losses(answers)))
+    def compute():
+      answers = all_outputs(model, rest_of(keep, sizes), batch)
+      return float(jnp.mean(batch.losses(answers)))
+
+    return unfinished.recall(question('rest', keep), compute)
+
+  def best_to_add(keep):
+    def compute():
+      slopes = gate_slopes(model, rest_of(keep, sizes), few)
+      gain = np.where(keep, -np.inf, -flatten(slopes_of_units(slopes), sizes))
+      return np.argsort(-gain, kind='stable')[:_ADDED_PER_ROUND].tolist()
+
+    return unfinished.recall(question('add', keep), compute)
 
   for _ in range(_ROUNDS):
     if rest_loss(keep) >= floor:
       break
-    slopes = gate_slopes(model, rest_of(keep, sizes), few)
-    gain = np.where(keep, -np.inf, -flatten(slopes_of_units(slopes), sizes))
-    best = np.argsort(-gain, kind='stable')
+    best = best_to_add(keep)
     added = 1
     while True:
       trial = keep.copy()

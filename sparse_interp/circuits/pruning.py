@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
@@ -19,6 +20,7 @@ from jaxtyping import Float, Int
 from sparse_interp.circuits import attribution, gate_steps, selection
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.unfinished import Unfinished
 
 # Called with what there is to show: phase, step, steps, task_loss, nodes,
 # seconds_left.
@@ -65,10 +67,14 @@ def _lead(
   return selection.split(lead.astype(np.float32), sizes)
 
 
+def _level(sizes):
+  """No unit leads."""
+  return {key: np.zeros(size, np.float32) for key, size in sizes.items()}
+
+
 def _leads(model, jobs, sizes):
   """Where the gates of each job start from, once for all of equal data."""
-  level = {key: np.zeros(size, np.float32) for key, size in sizes.items()}
-  known = {}
+  level, known = _level(sizes), {}
   for data, config, _ in jobs:
     if config.init_attribution > 0 and id(data) not in known:
       known[id(data)] = _lead(model, data, sizes)
@@ -97,6 +103,7 @@ def optimize(
   prune_config: PruneConfig,
   seed: int,
   progress: Progress | None = None,
+  unfinished: Unfinished | None = None,
 ) -> Optimized:
   """Learns a gate for every unit.
 
@@ -110,6 +117,7 @@ def optimize(
     prune_config: hyper-parameters.
     seed: of the initial noise and of the batches.
     progress: called now and then with what there is to show.
+    unfinished: keeps the gates now and then, and goes on with those it has.
 
   Returns:
     Gate parameters and history.
@@ -119,9 +127,11 @@ def optimize(
     functools.partial(gate_steps.run_chunk, model, data),
     gate_steps.start_one,
     jobs,
-    _leads(model, jobs, sizes),
+    sizes,
+    lambda: _leads(model, jobs, sizes),
     progress,
     lambda parts: parts[0],
+    unfinished or Unfinished(),
   )[0]
 
 
@@ -176,34 +186,44 @@ def optimize_together(
       in_turn=in_turn,
     )
 
-  leads = _leads(model, jobs, sizes)
-  return _optimize(run, gate_steps.start_several, jobs, leads, progress, stack)
+  leads = lambda: _leads(model, jobs, sizes)  # noqa: E731
+  start = gate_steps.start_several
+  return _optimize(
+    run, start, jobs, sizes, leads, progress, stack, Unfinished()
+  )
 
 
-def _optimize(run, start, jobs, leads, progress, stack):
+def _optimize(run, start, jobs, sizes, leads, progress, stack, unfinished):
   """`stack` joins the arrays of all jobs into those that the others take."""
   configs = [config for _, config, _ in jobs]
   steps = configs[0].steps
   chunks = -(-steps // _CHUNK)
   hyper = stack([gate_steps.hyperparameters(config) for config in configs])
   seeds = stack([np.uint32(seed % 2**32) for *_, seed in jobs])
-  state = start(hyper, stack(leads), seeds, tuple(leads[0]))
+  begin = lambda leads: start(hyper, stack(leads), seeds, tuple(sizes))  # noqa: E731
+  # (2, jobs, steps): losses and active units.
+  numbers = np.zeros((2, len(jobs), chunks * _CHUNK), np.float32)
+  known = _restore(
+    unfinished, lambda: begin([_level(sizes)] * len(jobs)), numbers
+  )
+  state, numbers = known or (begin(leads()), numbers)
+  first = int(np.max(state.step))
   batches = [
     draw_batches(data.size, config.batch_pairs, chunks * _CHUNK, seed)
     for data, config, seed in jobs
   ]
-  shown = []
   began = time.monotonic()
-  for i in range(chunks):
+  for i in range(-(-first // _CHUNK), chunks):
     part = slice(i * _CHUNK, (i + 1) * _CHUNK)
     indices = stack([own[part] for own in batches])
     wanted = np.arange(chunks * _CHUNK)[part] < steps
-    state, numbers = run(hyper, state, indices, wanted)
-    # (2, jobs, chunk): losses and active units.
-    shown.append(np.asarray(numbers).reshape(2, len(jobs), -1))
+    state, shown = run(hyper, state, indices, wanted)
+    numbers[:, :, part] = np.asarray(shown).reshape(2, len(jobs), -1)
     done = min((i + 1) * _CHUNK, steps)
+    _keep(unfinished, state, numbers, done == steps)
     if progress is not None:
-      last = shown[-1][:, 0, (done - 1) % _CHUNK]
+      last = numbers[:, 0, done - 1]
+      pace = (time.monotonic() - began) / (done - first)
       progress(
         {
           'phase': 'optimise',
@@ -211,21 +231,48 @@ def _optimize(run, start, jobs, leads, progress, stack):
           'steps': steps,
           'task_loss': float(last[0]),
           'active': int(last[1]),
-          'seconds_left': (time.monotonic() - began) / done * (steps - done),
+          'seconds_left': pace * (steps - done),
         }
       )
-  numbers = np.concatenate(shown, axis=2)[:, :, :steps]
-  results = []
-  for job in range(len(jobs)):
-    own = lambda arrays: {  # noqa: E731
-      key: np.asarray(arrays[key]).reshape(len(jobs), -1)[job]  # noqa: B023
-      for key in leads[0]
-    }
-    history = {
-      'step': list(range(1, steps + 1)),
-      'task_loss': numbers[0, job].tolist(),
-      'active': [int(n) for n in numbers[1, job]],
-    }
-    tau_mean = {k: total / steps for k, total in own(state.tau_sum).items()}
-    results.append(Optimized(own(state.tau), tau_mean, history))
-  return results
+  numbers = numbers[:, :, :steps]
+  return [_result(state, numbers, sizes, i) for i in range(len(jobs))]
+
+
+def _result(state, numbers, sizes, job):
+  """What one job has learned."""
+  jobs, steps = numbers.shape[1:]
+  own = lambda arrays: {  # noqa: E731
+    key: np.asarray(arrays[key]).reshape(jobs, -1)[job] for key in sizes
+  }
+  history = {
+    'step': list(range(1, steps + 1)),
+    'task_loss': numbers[0, job].tolist(),
+    'active': [int(n) for n in numbers[1, job]],
+  }
+  tau_mean = {k: total / steps for k, total in own(state.tau_sum).items()}
+  return Optimized(own(state.tau), tau_mean, history)
+
+
+def _arrays(state, numbers):
+  """A state as plain arrays, and what was shown of its steps."""
+  plain = state._replace(key=jax.random.key_data(state.key))
+  return [*jax.tree.leaves(plain), numbers]
+
+
+def _keep(unfinished, state, numbers, last):
+  unfinished.keep_gates(
+    lambda: [np.asarray(array) for array in _arrays(state, numbers)], last
+  )
+
+
+def _restore(unfinished, begin, numbers):
+  """State and numbers as they were kept; None if they were not."""
+  shapes = jax.eval_shape(lambda: _arrays(begin(), numbers))
+  arrays = unfinished.gates(shapes)
+  if arrays is None:
+    return None
+  *leaves, numbers = arrays
+  state = jax.tree.unflatten(
+    jax.tree.structure(jax.eval_shape(begin)), [jnp.asarray(x) for x in leaves]
+  )
+  return state._replace(key=jax.random.wrap_key_data(state.key)), numbers

@@ -12,7 +12,6 @@ the seed of gates and batches: only the hyper-parameters differ, and the best
 ones give the best ranking again, to rounding.
 """
 
-import dataclasses
 import math
 import pathlib
 import time
@@ -23,7 +22,6 @@ import numpy as np
 from jaxtyping import Int
 
 from sparse_interp.circuits.bisection import Ranked, goal_for
-from sparse_interp.circuits.circuit import hash_params
 from sparse_interp.circuits.from_ranking import (
   Split,
   check_full_loss,
@@ -41,6 +39,7 @@ from sparse_interp.circuits.pruning import (
 )
 from sparse_interp.circuits.search_journal import Journal, Ranking
 from sparse_interp.circuits.search_space import configure, propose
+from sparse_interp.circuits.unfinished import identity
 
 
 class SearchResult(NamedTuple):
@@ -119,7 +118,7 @@ def search(
   data = part(model, train, base)
   full_loss = check_full_loss(model, data.chosen, base)
   goal = goal_for(base.target_loss, base.margin, full_loss)
-  journal = Journal(directory, _identity(model, train, base, seed))
+  journal = Journal(directory, identity(model, {'train': train}, base, seed))
   began, before = time.monotonic(), len(journal.trials)
   while len(journal.trials) < trials:
     known = len(journal.trials)
@@ -204,18 +203,4 @@ def _score(
     'edges': parts.edge_count,
     'loss': loss,
     'value': objective(parts.edge_count, loss),
-  }
-
-
-def _identity(
-  model: GatedModel, train: Any, base: PruneConfig, seed: int
-) -> dict[str, Any]:
-  """What another search would not share: model, task, start and seed."""
-  return {
-    'params_hash': hash_params(model.params),
-    'values_hash': hash_params(dict(model.values)),
-    'ablation': model.ablation,
-    'data_hash': hash_params({'train': train}),
-    'base': dataclasses.asdict(base),
-    'seed': seed,
   }

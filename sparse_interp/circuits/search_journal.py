@@ -1,20 +1,23 @@
 """What a hyper-parameter search leaves on disk, and finds there again.
 
-`trials.json` says which search it is and lists its trials; `trial_<n>.npz`
-holds the ranking of units that trial n learned. Trials appear in the list after
-their rankings are written, and the list is replaced in one step: a search that
-is killed loses at most the iteration that was under way.
+`trials.json`, which is sealed, says which search it is and lists its trials and
+the SHA-256 of their rankings; `trial_<n>.npz` holds the ranking of units that
+trial n learned. Trials appear in the list after their rankings are written, and
+the list is replaced in one step: a search that is killed loses at most the
+iteration that was under way.
 """
 
+import hashlib
+import io
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from sparse_interp.files import whole_file
+from sparse_interp.files import sealed, whole_file
 
 # A ranking: units, most important first, and how many gates are on.
 Ranking = tuple[Int[np.ndarray, 'units'], int]
@@ -43,21 +46,16 @@ class Journal:
     """
     self.trials: list[dict[str, Any]] = []
     self._directory, self._rankings = directory, {}
+    self._sha256: list[str] = []
     self._identity = json.loads(json.dumps(identity))
     if directory is None:
       return
     if (directory / _LIST).exists():
-      self.trials = self._read(directory / _LIST)
+      self._read(directory / _LIST)
 
   def _read(self, path):
-    try:
-      found = json.loads(path.read_text())
-      there, trials = dict(found['search']), list(found['trials'])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-      raise ValueError(
-        f'search.directory must hold a readable {_LIST}, got {path}: {error!r};'
-        ' choose another directory.'
-      ) from error
+    found = sealed.read_json(path, self._remedy)
+    there = found['search']
     for name, asked in self._identity.items():
       if there.get(name) != asked:
         raise ValueError(
@@ -65,7 +63,11 @@ class Journal:
           f'{self._directory} with {name} = {there.get(name)} there and '
           f'{asked} asked; choose another directory.'
         )
-    return trials
+    self.trials, self._sha256 = found['trials'], found['sha256_of_rankings']
+
+  @property
+  def _remedy(self):
+    return f'delete {self._directory} or choose another search.directory'
 
   def append(
     self, trials: Sequence[Mapping[str, Any]], rankings: Sequence[Ranking]
@@ -75,37 +77,52 @@ class Journal:
     Raises:
       OSError: the disk is full or may not be written to.
     """
+    hashes = list(self._sha256)
     for trial, (order, active) in zip(trials, rankings, strict=True):
       if self._directory is None:
         self._rankings[trial['trial']] = order, active
       else:
-        arrays = {'order': order.astype(np.int32), 'active': np.int32(active)}
-        self._write(
-          f'trial_{trial["trial"]}.npz',
-          lambda file, arrays=arrays: np.savez_compressed(file, **arrays),
-        )
+        hashes.append(self._write_ranking(trial['trial'], order, active))
     trials = self.trials + [dict(trial) for trial in trials]
     if self._directory is not None:
-      shown = {'search': self._identity, 'trials': trials}
-      text = json.dumps(shown, indent=1, allow_nan=False) + '\n'
-      self._write(_LIST, lambda file: file.write(text.encode()))
-    self.trials = trials
+      shown = {
+        'search': self._identity,
+        'trials': trials,
+        'sha256_of_rankings': hashes,
+      }
+      sealed.write_json(self._directory / _LIST, shown)
+    self.trials, self._sha256 = trials, hashes
 
   def ranking(self, trial: int) -> Ranking:
     """The ranking that a trial learned.
 
     Raises:
+      ValueError: its file is damaged.
       OSError: its file is gone.
     """
     if self._directory is None:
       return self._rankings[trial]
-    with np.load(self._directory / f'trial_{trial}.npz') as arrays:
+    path = self._path(trial)
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != self._sha256[trial]:
+      raise ValueError(
+        f'{path} must be as it was written, got content that does not match '
+        f'its sha256 in {_LIST}; {self._remedy}.'
+      )
+    with np.load(io.BytesIO(content)) as arrays:
       return arrays['order'].astype(int), int(arrays['active'])
 
-  def _write(self, name: str, write: Callable[[BinaryIO], Any]) -> None:
-    """Replaces a file in one step."""
-    with (
-      whole_file.writing(self._directory / name) as part,
-      part.open('wb') as file,
-    ):
-      write(file)
+  def _path(self, trial: int) -> pathlib.Path:
+    return self._directory / f'trial_{trial}.npz'
+
+  def _write_ranking(
+    self, trial: int, order: Int[np.ndarray, 'units'], active: int
+  ) -> str:
+    """Writes a ranking in one step and returns its SHA-256."""
+    file = io.BytesIO()
+    np.savez_compressed(
+      file, order=order.astype(np.int32), active=np.int32(active)
+    )
+    with whole_file.writing(self._path(trial)) as part:
+      part.write_bytes(file.getvalue())
+    return hashlib.sha256(file.getvalue()).hexdigest()

@@ -20,17 +20,16 @@ the number of the files that the documents come from.
 
 import hashlib
 import heapq
-import json
 import lzma
 import pathlib
 import sysconfig
+import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import fsspec
-
-from sparse_interp.data import idioms
+from sparse_interp.data import corpus_files, idioms
+from sparse_interp.data.corpus_files import one_line
 
 _SPECS = (
   'stdlib',
@@ -44,11 +43,14 @@ _FOREIGN = frozenset({'site-packages', 'dist-packages'})
 
 
 def read_corpus(
-  spec: str, seed: int, max_bytes: int | None = None
+  spec: str,
+  seed: int,
+  max_bytes: int | None = None,
+  left_out: Counter[str] | None = None,
 ) -> list[str]:
   """Reads the distinct documents of a corpus, in a seeded random order.
 
-  Documents that are empty or are not valid UTF-8 are left out. Where
+  Documents that are null, empty or not valid UTF-8 are left out. Where
   `max_bytes` does not hold the whole corpus, documents larger than it are left
   out, and the result is the longest prefix of the random order that fits: a
   sample without regard to file names or positions.
@@ -57,6 +59,8 @@ def read_corpus(
     spec: The corpus; the module's docstring lists the forms.
     seed: Decides the order (and the programs, for 'idioms').
     max_bytes: Limit on the total size in UTF-8 bytes; None for no limit.
+    left_out: Receives how many documents were left out, by reason: 'null',
+      'empty', 'not UTF-8', 'larger than data.max_bytes'.
 
   Returns:
     The documents, never empty.
@@ -66,20 +70,35 @@ def read_corpus(
       damaged, or no document fits `max_bytes`.
   """
   _check_limit(max_bytes)
+  left_out = Counter() if left_out is None else left_out
   try:
-    documents = _sample(_stream(spec, seed, max_bytes), seed, max_bytes)
-  except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+    stream = _stream(spec, seed, max_bytes, left_out)
+    documents = _sample(stream, seed, max_bytes, left_out)
+  except (
+    EOFError,
+    OSError,
+    MemoryError,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    zlib.error,
+  ) as error:
     raise ValueError(
       f'data.corpora must name readable files, got {spec!r}: '
-      f'{_one_line(error)}; correct the path or the file.'
+      f'{one_line(error)}; correct the path or the file.'
     ) from error
   if not documents:
     limit = '' if max_bytes is None else f' within {max_bytes} bytes'
+    others = f' ({describe(left_out)} left out)' if left_out.total() else ''
     raise ValueError(
       f'data.corpora must name corpora with UTF-8 text, got {spec!r} with no '
-      f'such document{limit}; check the path or raise data.max_bytes.'
+      f'such document{limit}{others}; check the path or raise data.max_bytes.'
     )
   return documents
+
+
+def describe(left_out: Mapping[str, int]) -> str:
+  """What was left out, in words: '3 null, 1 not UTF-8'."""
+  return ', '.join(f'{n:,} {why}' for why, n in left_out.items() if n)
 
 
 def check_corpus(spec: str, max_bytes: int | None = None) -> None:
@@ -93,27 +112,23 @@ def check_corpus(spec: str, max_bytes: int | None = None) -> None:
     ValueError: If the spec is unknown, or no file matches it.
   """
   _check_limit(max_bytes)
-  documents = _stream(spec, 0, max_bytes)
-  kind, _, path = spec.partition(':')
-  if kind == 'parquet':
-    _import_parquet()
-  if kind in ('jsonl', 'parquet'):
-    path = path.rpartition('#')[0] if '#' in path else path
-  if spec not in ('stdlib', 'idioms'):
-    try:
-      _matching(path)
-    except OSError as error:
-      raise ValueError(
-        f'data.corpora must name readable files, got {spec!r}: '
-        f'{_one_line(error)}; correct the path.'
-      ) from error
-  del documents
-
-
-def _check_limit(max_bytes: int | None) -> None:
-  if max_bytes is None:
+  _stream(spec, 0, max_bytes, Counter())  # a generator that is not begun
+  if spec in ('stdlib', 'idioms'):
     return
-  if type(max_bytes) is not int or max_bytes < 1:
+  kind, path, _ = _parts(spec)
+  if kind == 'parquet':
+    corpus_files.import_parquet()
+  try:
+    corpus_files.matching(path)
+  except OSError as error:
+    raise ValueError(
+      f'data.corpora must name readable files, got {spec!r}: '
+      f'{one_line(error)}; correct the path.'
+    ) from error
+
+
+def _check_limit(max_bytes):
+  if max_bytes is not None and (type(max_bytes) is not int or max_bytes < 1):
     raise ValueError(
       f'data.max_bytes must be at least 1 or None, got {max_bytes!r}; '
       'choose e.g. 8000000.'
@@ -190,7 +205,10 @@ def _digest(content: bytes) -> bytes:
 
 
 def _sample(
-  documents: Iterable[str], seed: int, max_bytes: int | None
+  documents: Iterable[str],
+  seed: int,
+  max_bytes: int | None,
+  left_out: Counter[str],
 ) -> list[str]:
   """De-duplicates, orders by seeded hash, keeps the prefix within max_bytes.
 
@@ -206,8 +224,13 @@ def _sample(
     try:
       content = document.encode()
     except UnicodeEncodeError:  # a lone surrogate out of a JSON escape
+      left_out[corpus_files.NOT_UTF8] += 1
       continue
-    if not content or (max_bytes is not None and len(content) > max_bytes):
+    if not content:
+      left_out['empty'] += 1
+      continue
+    if max_bytes is not None and len(content) > max_bytes:
+      left_out[corpus_files.TOO_LARGE] += 1
       continue
     digest = _digest(content)
     rank = int.from_bytes(_digest(salt + digest), 'big')
@@ -223,10 +246,11 @@ def _sample(
   return [document for _, _, document in sorted(heap, reverse=True)]
 
 
-def _stream(spec: str, seed: int, max_bytes: int | None) -> Iterator[str]:
-  kind, colon, path = spec.partition(':')
+def _stream(
+  spec: str, seed: int, max_bytes: int | None, left_out: Counter[str]
+) -> Iterator[str]:
   if spec == 'stdlib':
-    return _stdlib()
+    return _stdlib(left_out)
   if spec == 'idioms':
     if max_bytes is None:
       raise ValueError(
@@ -234,124 +258,33 @@ def _stream(spec: str, seed: int, max_bytes: int | None) -> Iterator[str]:
         'got None; choose e.g. 8000000.'
       )
     return idioms.documents(seed, max_bytes)
-  if colon and kind == 'files':
-    return _text_files(path)
-  if colon and kind in ('jsonl', 'parquet'):
-    path, _, field = path.rpartition('#') if '#' in path else (path, '', 'text')
-    rows = _json_lines if kind == 'jsonl' else _parquet_rows
-    return rows(path, field)
+  kind, path, field = _parts(spec)
+  if kind == 'files':
+    return corpus_files.text_files(path, max_bytes, left_out)
+  if kind == 'jsonl':
+    return corpus_files.json_lines(path, field, left_out)
+  if kind == 'parquet':
+    return corpus_files.parquet_rows(path, field, left_out)
   raise ValueError(
     f'data.corpora must be one of {", ".join(_SPECS)}, got {spec!r}; '
     'correct the name.'
   )
 
 
-def _stdlib() -> Iterator[str]:
+def _parts(spec: str) -> tuple[str, str, str]:
+  """(kind, path, field) of a spec that names files."""
+  kind, _, path = spec.partition(':')
+  if kind == 'files' or '#' not in path:
+    return kind, path, 'text'
+  path, _, field = path.rpartition('#')
+  return kind, path, field
+
+
+def _stdlib(left_out: Counter[str]) -> Iterator[str]:
   root = pathlib.Path(sysconfig.get_path('stdlib'))
   for path in root.rglob('*.py'):
     if _FOREIGN.isdisjoint(path.relative_to(root).parts) and path.is_file():
-      document = _decode(path.read_bytes())
-      if document is not None:
-        yield document
-
-
-def _text_files(glob: str) -> Iterator[str]:
-  for _, stream in _open_files(glob, 'infer'):
-    document = _decode(stream.read())
-    if document is not None:
-      yield document
-
-
-def _decode(content: bytes) -> str | None:
-  try:
-    return content.decode()
-  except UnicodeDecodeError:
-    return None
-
-
-def _json_lines(glob: str, field: str) -> Iterator[str]:
-  for name, stream in _open_files(glob, 'infer'):
-    for number, line in enumerate(stream, start=1):
-      if not line.strip():
-        continue
       try:
-        row = json.loads(line)
-      except ValueError as error:  # also undecodable bytes
-        raise ValueError(
-          f'data.corpora must hold one JSON object per line, got {error} '
-          f'in {name} line {number}; correct or remove the line.'
-        ) from error
-      if not isinstance(row, dict) or not isinstance(row.get(field), str):
-        fields = ', '.join(row) if isinstance(row, dict) else type(row).__name__
-        raise ValueError(
-          f'data.corpora must have text in field {field!r}, got {fields} '
-          f"in {name} line {number}; name the field as in 'jsonl:<path>#field'."
-        )
-      yield row[field]
-
-
-def _import_parquet() -> Any:
-  try:
-    import pyarrow
-    import pyarrow.parquet
-  except ImportError as error:
-    raise ValueError(
-      "data.corpora must not name 'parquet:' where pyarrow is missing; "
-      "install it with pip install 'sparse_interp[parquet]'."
-    ) from error
-  return pyarrow
-
-
-def _parquet_rows(glob: str, field: str) -> Iterator[str]:
-  pyarrow = _import_parquet()
-  for name, stream in _open_files(glob, None):
-    try:
-      file = pyarrow.parquet.ParquetFile(stream)
-      schema = file.schema_arrow
-      kind = schema.field(field).type if field in schema.names else None
-      if kind not in (pyarrow.string(), pyarrow.large_string()):
-        columns = ', '.join(f'{each.name} ({each.type})' for each in schema)
-        raise ValueError(
-          f'data.corpora must have text in field {field!r}, got {columns} '
-          f"in {name}; name the field as in 'parquet:<path>#field'."
-        )
-      for batch in file.iter_batches(batch_size=1024, columns=[field]):
-        yield from filter(None, batch.column(0).to_pylist())
-    except pyarrow.ArrowException as error:
-      raise ValueError(
-        f'data.corpora must name parquet files, got {name}: '
-        f'{_one_line(error)}; correct the path or the file.'
-      ) from error
-
-
-def _open_files(
-  glob: str, compression: str | None
-) -> Iterator[tuple[str, BinaryIO]]:
-  """Opens the files that match, one after the other, in no set order."""
-  filesystem, names = _matching(glob)
-  for name in names:
-    with filesystem.open(name, 'rb', compression=compression) as stream:
-      yield name, stream
-
-
-def _matching(glob: str) -> tuple[Any, list[str]]:
-  """(file system, names of the files on it that match), at least one."""
-  try:
-    filesystem, path = fsspec.core.url_to_fs(glob)
-  except (ImportError, ValueError) as error:
-    raise ValueError(
-      'data.corpora must name paths of a kind that fsspec knows, got '
-      f'{glob!r}: {_one_line(error)}; correct the path.'
-    ) from error
-  entries = filesystem.glob(path, detail=True) if glob else {}
-  names = [n for n, entry in entries.items() if entry['type'] == 'file']
-  if not names:
-    raise ValueError(
-      f'data.corpora must match at least one file, got {glob!r} with none; '
-      'correct the path.'
-    )
-  return filesystem, names
-
-
-def _one_line(error: Exception) -> str:
-  return ' '.join(str(error).split())
+        yield path.read_bytes().decode()
+      except UnicodeDecodeError:
+        left_out[corpus_files.NOT_UTF8] += 1

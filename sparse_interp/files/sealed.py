@@ -24,6 +24,47 @@ def seal_of(value: Mapping[str, Any]) -> str:
   return hashlib.sha256(text.encode()).hexdigest()
 
 
+def seal(value: Mapping[str, Any]) -> dict[str, Any]:
+  """A JSON object as it comes back from a file, and its seal.
+
+  Args:
+    value: JSON values, tuples included.
+  """
+  value = json.loads(json.dumps(value))
+  return {**value, SEAL: seal_of(value)}
+
+
+def unseal(text: bytes, optional: bool = False) -> dict[str, Any]:
+  """Reads a sealed JSON object, without its seal.
+
+  Args:
+    text: of the file.
+    optional: whether an object without a seal will do, too: one that somebody
+      wrote by hand. A bit that flips in the name of the seal leaves all else as
+      it was.
+
+  Raises:
+    ValueError: it is not what was sealed; the message says what it is, as an
+      end of a sentence.
+  """
+  try:
+    value = json.loads(text.decode())
+  except (ValueError, RecursionError) as error:
+    what = ' '.join(str(error).split())
+    raise ValueError(f'what is no JSON ({what})') from error
+  if not isinstance(value, dict):
+    raise ValueError(f'{type(value).__name__} instead of an object')
+  found = value.get(SEAL)
+  if found is None and optional:
+    return value
+  if found is None:
+    raise ValueError(f'no {SEAL} (an earlier version wrote none)')
+  if found != seal_of(value):
+    raise ValueError(f'content that does not match its {SEAL}')
+  del value[SEAL]
+  return value
+
+
 def write_json(path: str | pathlib.Path, value: Mapping[str, Any]) -> None:
   """Writes a JSON object with its seal, in one step.
 
@@ -31,10 +72,8 @@ def write_json(path: str | pathlib.Path, value: Mapping[str, Any]) -> None:
     path: of the file.
     value: JSON values, tuples included.
   """
-  value = json.loads(json.dumps(value))
-  value[SEAL] = seal_of(value)
   with whole_file.writing(path) as part:
-    part.write_text(json.dumps(value, indent=2) + '\n')
+    part.write_text(json.dumps(seal(value), indent=2) + '\n')
 
 
 def read_json(path: str | pathlib.Path, remedy: str) -> dict[str, Any]:
@@ -49,17 +88,8 @@ def read_json(path: str | pathlib.Path, remedy: str) -> dict[str, Any]:
     OSError: it cannot be read.
   """
   try:
-    value = json.loads(pathlib.Path(path).read_bytes().decode())
-  except (ValueError, RecursionError) as error:
-    what = ' '.join(str(error).split())
+    return unseal(pathlib.Path(path).read_bytes())
+  except ValueError as error:
     raise ValueError(
-      f'{path} must be a whole JSON file, got {what}; {remedy}.'
+      f'{path} must be as it was written, got {error}; {remedy}.'
     ) from error
-  found = value.get(SEAL) if isinstance(value, dict) else None
-  if found is None or found != seal_of(value):
-    raise ValueError(
-      f'{path} must be as it was written, got content that does not match its '
-      f'{SEAL}; {remedy}.'
-    )
-  del value[SEAL]
-  return value

@@ -63,16 +63,18 @@ class Claim:
       self._manifest.settle()
 
   @contextlib.contextmanager
-  def scratch(self) -> Iterator[pathlib.Path]:
+  def scratch(self, name: str) -> Iterator[pathlib.Path]:
     """Yields a directory for whole files that go with the context."""
-    path = self._directory / manifest.SCRATCH
-    self.record(manifest.SCRATCH, directory=True)
-    path.mkdir(exist_ok=True)
+    path = self._directory / manifest.SCRATCH / name
+    self.record(f'{manifest.SCRATCH}/{name}', directory=True)
+    path.mkdir(parents=True, exist_ok=True)
     try:
       yield path
     finally:
       if self._manifest is not None:
         self._manifest.remove_below(path)
+        with contextlib.suppress(OSError):  # another is in use
+          path.parent.rmdir()
 
 
 _open: dict[pathlib.Path, Claim] = {}
@@ -137,6 +139,11 @@ def _taken_back_if_wrong(listed: manifest.Manifest) -> Iterator[None]:
     if not listed.settled:
       listed.remove()
     raise
+
+
+def is_begun(workdir: str | pathlib.Path) -> bool:
+  """Whether a run has claimed the directory before."""
+  return (pathlib.Path(workdir) / 'config.json').exists()
 
 
 def check_ours(workdir: str | pathlib.Path) -> None:

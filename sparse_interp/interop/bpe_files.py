@@ -7,30 +7,31 @@ one merge on each line, the first ones first. Hugging Face calls them
 `tokenizer.byte_letters`). tiktoken keeps one file: a line for each entry, its
 bytes in base 64 and its id, without special tokens.
 
-No file says by which pattern text is cut before anything is merged.
+No file says by which pattern text is cut before anything is merged; the model
+that they belong to does (see `own_tokenizer`).
 """
 
 import base64
+import collections
 import contextlib
 import json
 import os
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from sparse_interp.data import tokenizer as tokenizer_lib
-from sparse_interp.data.tokenizer import END_OF_TEXT, SPLIT_PATTERN, Tokenizer
-from sparse_interp.files import whole_file
+from sparse_interp.data.cutting import GPT2_PATTERN as GPT2_PATTERN
+from sparse_interp.data.cutting import SPLIT_PATTERN
+from sparse_interp.data.tokenizer import END_OF_TEXT, Tokenizer
+from sparse_interp.files import regular, whole_file
 from sparse_interp.interop.hf_config import read_json, refusal, short
 
-# How GPT-2 cuts text; `SPLIT_PATTERN` is that of tinypython_2k.
-GPT2_PATTERN = (
-  r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-)
-_NAMES = (('encoder.json', 'vocab.bpe'), ('vocab.json', 'merges.txt'))
+NAMES = (('encoder.json', 'vocab.bpe'), ('vocab.json', 'merges.txt'))
 _TIKTOKEN = 'tokenizer.tiktoken'
 _VERSION = '#version: 0.2'
-_SPECIAL = re.compile(r'<\|[!-~]+\|>')
+_SPECIAL = re.compile(r'<[!-;=?-~]+>|\[[A-Z]+\]')
 _MAX_BYTES = 16 * 2**20
 _AGAIN = 'copy the files again'
 
@@ -41,33 +42,88 @@ def load(
   """Reads encoder.json and vocab.bpe, or vocab.json and merges.txt.
 
   Entries that are neither a byte nor made by a merge must be special tokens
-  (`<|...|>`) with the last ids; no text encodes to them. `<|endoftext|>` is
-  the last of them, and is added where it is not among them.
+  (`<...>`); no text encodes to them. `<|endoftext|>` is added behind all others
+  where it is not among them.
 
   Args:
     directory: that holds them.
     pattern: by which text is cut: that of tinypython_2k, or GPT2_PATTERN.
 
   Returns:
-    The tokenizer; it encodes as tiktoken does with ids as ranks.
+    The tokenizer; it encodes as GPT-2's own does, by the order of the merges.
 
   Raises:
     ValueError: if files are missing or damaged, a byte has no entry, or
       entries, ids and merges do not belong together.
   """
   directory = pathlib.Path(directory)
-  present = [names for names in _NAMES if (directory / names[0]).exists()]
+  present = [names for names in NAMES if (directory / names[0]).exists()]
   if not present:
-    wanted = ' or '.join(' and '.join(names) for names in _NAMES)
+    wanted = ' or '.join(' and '.join(names) for names in NAMES)
     raise refusal(directory, f'hold {wanted}', 'neither', _AGAIN)
-  ids = _read_ids(directory / present[0][0])
-  merges = _read_merges(directory / present[0][1])
-  special = _check(directory, ids, merges)
-  for token in special:
-    del ids[token]
-  if END_OF_TEXT not in special:
-    special.append(END_OF_TEXT)
-  return tokenizer_lib.from_merges(ids, merges, special, pattern)
+  return read(directory, present[0], pattern)
+
+
+def read(
+  directory: pathlib.Path,
+  names: tuple[str, str],
+  pattern: str,
+  nfc: bool = False,
+  special: Mapping[str, int] | None = None,
+) -> Tokenizer:
+  """Reads one pair of files.
+
+  Args:
+    directory: that holds them.
+    names: of the entries and the merges.
+    pattern: by which text is cut.
+    nfc: whether text must be in this normal form.
+    special: {token: id} that are special, however they are spelled, and may
+      lack in the file.
+
+  Raises:
+    ValueError: as `load`.
+  """
+  ids, merges = read_pair(directory, names)
+  for token, i in (special or {}).items():
+    if ids.setdefault(token, i) != i:
+      found = f'{short(token)} with ids {ids[token]} and {i}'
+      raise refusal(directory, 'have one id for each entry', found, _AGAIN)
+  _check_ids(directory / names[0], ids)
+  apart = _check(directory, ids, merges, special or {})
+  if pattern == SPLIT_PATTERN and (odd := _out_of_order(ids, merges)):
+    # Its own tokenizer is tiktoken, which merges by ids.
+    raise refusal(directory, 'have ids in the order of the merges', odd, _AGAIN)
+  if END_OF_TEXT not in ids:
+    apart.append(END_OF_TEXT)
+  last = len(ids)
+  for token in reversed(apart):
+    if ids.get(token, last) < last - 1:
+      break  # the ones behind all others are no part of the model itself
+    last = ids.pop(token, last)
+  return tokenizer_lib.from_merges(ids, merges, apart, pattern, nfc)
+
+
+def is_special(token: str) -> bool:
+  """Whether a token is spelled as special ones are."""
+  return _SPECIAL.fullmatch(token) is not None
+
+
+def read_pair(
+  directory: pathlib.Path, names: tuple[str, str]
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+  """Reads entries with their ids, and merges, which may not fit together.
+
+  Raises:
+    ValueError: if a file is missing or damaged.
+  """
+  path = directory / names[0]
+  ids = read_json(path)
+  for entry, i in ids.items():
+    if type(i) is not int:
+      found = f'{short(i)} for {short(entry)}'
+      raise refusal(path, 'have whole numbers as ids', found, _AGAIN)
+  return ids, _read_merges(directory / names[1])
 
 
 def export(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
@@ -86,11 +142,15 @@ def export(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
   has any, use the third.
 
   Args:
-    tokenizer: one of ours.
+    tokenizer: trained here, or read from such files.
     directory: is made if it is not there; older files are replaced.
+
+  Raises:
+    ValueError: if these files cannot say all that the tokenizer does.
   """
   directory = pathlib.Path(directory)
   letters, ids = tokenizer_lib.byte_letters(), tokenizer.vocabulary()
+  _check_said(tokenizer)
   merges = [' '.join(pair) for pair in tokenizer.merges()]
   ranks = [
     f'{base64.b64encode(bytes(letters[c] for c in entry)).decode()} {i}'
@@ -108,11 +168,28 @@ def export(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
       part.write_bytes(content.encode())
 
 
-def _read_ids(path: pathlib.Path) -> dict[str, int]:
-  ids = read_json(path)
+def _check_said(tokenizer: Tokenizer) -> None:
+  added = tokenizer.added_tokens().items()
+  found = [
+    f'added token {short(t)}' for t, flags in added if not flags['special']
+  ]
+  if tokenizer.pattern is None or not tokenizer.can_encode('e\u0301'):
+    found.append(tokenizer.rule)
+  odd = _out_of_order(tokenizer.vocabulary(), tokenizer.merges())
+  if odd:
+    found.append(odd)
+  if found:
+    raise ValueError(
+      'tokenizer must cut by one pattern alone and have ids in the order of '
+      f'its merges to be written for tiktoken, got {found[0]}; keep its '
+      'tokenizer.json.'
+    )
+
+
+def _check_ids(path: pathlib.Path, ids: Mapping[str, int]) -> None:
   seen = set()
   for entry, i in ids.items():
-    if type(i) is not int or not 0 <= i < len(ids) or i in seen:
+    if not 0 <= i < len(ids) or i in seen:
       raise refusal(
         path,
         f'have the ids from 0 to {len(ids) - 1}, each once',
@@ -120,14 +197,15 @@ def _read_ids(path: pathlib.Path) -> dict[str, int]:
         _AGAIN,
       )
     seen.add(i)
-  return ids
 
 
 def _read_merges(path: pathlib.Path) -> list[tuple[str, str]]:
+  if path.exists() and not path.is_file():  # a pipe would keep us waiting
+    raise refusal(path, 'be a file', 'something else', _AGAIN)
   try:
-    size = path.stat().st_size
+    size = regular.check(path)
     content = path.read_bytes() if size <= _MAX_BYTES else b''
-    lines = content.decode('utf-8').replace('\r\n', '\n').split('\n')
+    lines = content.decode('utf-8-sig').replace('\r\n', '\n').split('\n')
   except OSError as error:
     found = error.strerror or str(error)
     raise refusal(path, 'be readable', found, _AGAIN) from None
@@ -135,19 +213,17 @@ def _read_merges(path: pathlib.Path) -> list[tuple[str, str]]:
     raise refusal(path, 'be UTF-8', str(error), _AGAIN) from None
   if size > _MAX_BYTES:
     raise refusal(path, 'have at most 16 MiB', f'{size} bytes', _AGAIN)
-  if not lines[0].startswith('#version'):
-    raise refusal(
-      path, f'begin with {_VERSION!r}', short(lines[0]), 'add that line'
-    )
   if not lines[-1]:
     lines.pop()
-  merges = [tuple(line.split(' ')) for line in lines[1:]]
-  for number, pair in enumerate(merges, 2):
+  # Some writers leave the first line out.
+  first = int(bool(lines) and lines[0].startswith('#version'))
+  merges = [tuple(line.split(' ')) for line in lines[first:]]
+  for number, pair in enumerate(merges, first):
     if len(pair) != 2 or not all(pair):
       raise refusal(
         path,
         'have two entries and one space on each line',
-        f'{short(lines[number - 1])} on line {number}',
+        f'{short(lines[number])} on line {number + 1}',
         _AGAIN,
       )
   return merges
@@ -155,10 +231,11 @@ def _read_merges(path: pathlib.Path) -> list[tuple[str, str]]:
 
 def _check(
   directory: pathlib.Path,
-  ids: dict[str, int],
+  ids: Mapping[str, int],
   merges: list[tuple[str, str]],
+  special: Mapping[str, int],
 ) -> list[str]:
-  """The special tokens, in order, of files that belong together."""
+  """The special tokens, by id, of files that belong together."""
 
   def wrong(constraint: str, found: Any) -> ValueError:
     return refusal(directory, constraint, found, _AGAIN)
@@ -167,31 +244,35 @@ def _check(
   for letter, byte in letters.items():
     if letter not in ids:
       raise wrong('have an entry for every byte', f'none for byte {byte}')
-  known, last = set(letters), -1
+  known = set(letters)
   for pair in merges:
     for part in pair:
       if part not in known:
         raise wrong('merge what is there', f'{short(part)}, made by no merge')
     entry = ''.join(pair)
-    if entry in known or entry not in ids:
-      found = 'twice' if entry in known else 'without an id'
-      raise wrong('make each entry once', f'{short(entry)} {found}')
-    if ids[entry] < last:
-      raise wrong(
-        'have ids in the order of the merges',
-        f'{short(entry)} with id {ids[entry]} after {last}',
-      )
+    if entry not in ids:
+      raise wrong('have an id for each merge', f'{short(entry)} without an id')
     known.add(entry)
-    last = ids[entry]
-  special = sorted(set(ids) - known, key=ids.get)
-  for place, token in enumerate(special, len(known)):
-    if not _SPECIAL.fullmatch(token):
+  twice = [pair for pair, n in collections.Counter(merges).items() if n > 1]
+  if twice:
+    raise wrong('have each merge once', f'{short(" ".join(twice[0]))} twice')
+  for token in [*special, END_OF_TEXT]:
+    if token in known:
+      raise wrong('have no merge make a special token', short(token))
+  apart = sorted(set(ids) - known, key=ids.get)
+  for token in apart:
+    if token not in special and not is_special(token):
       raise wrong('make every entry by a merge', f'{short(token)}, by none')
-    if ids[token] != place:
-      raise wrong(
-        'have special tokens behind all others',
-        f'{short(token)} with id {ids[token]}',
-      )
-  if END_OF_TEXT in special[:-1]:
-    raise wrong(f'have {END_OF_TEXT} as the last id', f'{special[-1]} last')
-  return special
+  return apart
+
+
+def _out_of_order(
+  ids: Mapping[str, int], merges: list[tuple[str, str]]
+) -> str | None:
+  """The first entry that ids put before an older one; None if there is none."""
+  last = max(ids[letter] for letter in tokenizer_lib.byte_letters())
+  for entry in map(''.join, merges):
+    if ids[entry] <= last:
+      return f'{short(entry)} with id {ids[entry]} after {last}'
+    last = ids[entry]
+  return None

@@ -46,7 +46,8 @@ def load(directory: str | os.PathLike) -> tuple[GPTConfig, dict[str, Any]]:
   """Reads config.json and safetensors, whole or sharded.
 
   Args:
-    directory: that holds them; names may begin with `transformer.`.
+    directory: that holds them; names may begin with `transformer.`, and with
+      what `tensor_names` knows.
 
   Returns:
     The architecture, and its parameters in float32, as `GPT(config).init`
@@ -57,12 +58,14 @@ def load(directory: str | os.PathLike) -> tuple[GPTConfig, dict[str, Any]]:
       computes something that our model does not.
   """
   config = load_config(directory)
-  with hf_tensors.open_tensors(directory, _PREFIX) as tensors:
+  with hf_tensors.open_tensors(directory, _PREFIX, _UNEMBED) as tensors:
     params = hf_tensors.read_params(
       tensors,
       weights(config),
       _BUFFERS,
-      {_UNEMBED: 'wte.weight'} if config.tied_unembed else {},
+      _UNEMBED,
+      'wte.weight',
+      config.tied_unembed,
     )
   return config, params
 

@@ -51,7 +51,8 @@ def load(directory: str | os.PathLike) -> tuple[GPTConfig, dict[str, Any]]:
   """Reads config.json and safetensors, whole or sharded.
 
   Args:
-    directory: that holds them; names may begin with `gpt_neox.`.
+    directory: that holds them; names may begin with `gpt_neox.`, and with
+      what `tensor_names` knows.
 
   Returns:
     The architecture, and its parameters in float32, as `GPT(config).init`
@@ -62,12 +63,14 @@ def load(directory: str | os.PathLike) -> tuple[GPTConfig, dict[str, Any]]:
       computes something that our model does not.
   """
   config = load_config(directory)
-  with hf_tensors.open_tensors(directory, _PREFIX) as tensors:
+  with hf_tensors.open_tensors(directory, _PREFIX, _UNEMBED) as tensors:
     params = hf_tensors.read_params(
       tensors,
       weights(config),
       _BUFFERS,
-      {_UNEMBED: 'embed_in.weight'} if config.tied_unembed else {},
+      _UNEMBED,
+      'embed_in.weight',
+      config.tied_unembed,
     )
   return config, params
 

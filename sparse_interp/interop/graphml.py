@@ -7,12 +7,13 @@ is removed); edges carry `weight`, and the graph `task`, `description` and
 """
 
 import os
-import pathlib
 from typing import Any
 from xml.etree import ElementTree
 
 from sparse_interp.circuits.circuit import Circuit
-from sparse_interp.files import whole_file
+from sparse_interp.files import regular, whole_file
+
+_MOST_BYTES = 256 * 2**20
 
 
 def to_networkx(circuit: Circuit) -> Any:
@@ -76,7 +77,7 @@ def read(path: str | os.PathLike) -> Any:
     OSError: the file cannot be read.
     ValueError: it is not GraphML, or lacks these; or networkx is missing.
   """
-  text = pathlib.Path(path).read_bytes()
+  text = regular.read_bytes(path, _MOST_BYTES)
   networkx = _networkx()
   # GraphML needs no entities, and those of a hostile file can be endless.
   if b'<!DOCTYPE' in text or b'<!ENTITY' in text:

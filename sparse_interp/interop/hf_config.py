@@ -4,14 +4,13 @@ A field that nobody knows may change what a model computes: it is refused, and
 so is a field that is known to and has a value that our model cannot follow.
 """
 
-import collections
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sparse_interp.files import json_text
 from sparse_interp.models import GPTConfig
 
 CONFIG = 'config.json'
@@ -79,30 +78,11 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   Raises:
     ValueError: if the file is missing, too long, or something else.
   """
-  again, twice = 'copy the file again', []
-
-  def unique(pairs):
-    counts = collections.Counter(key for key, _ in pairs)
-    twice.extend(key for key, count in counts.items() if count > 1)
-    return dict(pairs)
-
   try:
-    size = path.stat().st_size
-    if size <= _MAX_BYTES:
-      content = json.loads(path.read_bytes(), object_pairs_hook=unique)
+    return json_text.read_object(path, 'copy the file again', _MAX_BYTES)
   except OSError as error:
     found = error.strerror or str(error)
-    raise refusal(path, 'be readable', found, again) from None
-  except (ValueError, RecursionError) as error:
-    raise refusal(path, 'be json', str(error)[:80], again) from None
-  if size > _MAX_BYTES:
-    raise refusal(path, 'have at most 16 MiB', f'{size} bytes', again)
-  if twice:
-    found = f'{short(min(twice))} twice'
-    raise refusal(path, 'hold each key once', found, again)
-  if not isinstance(content, dict):
-    raise refusal(path, 'be a json object', type(content).__name__, again)
-  return content
+    raise refusal(path, 'be readable', found, 'copy the file again') from None
 
 
 class Fields:

@@ -22,11 +22,10 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float
 
-from sparse_interp.files import whole_file
-from sparse_interp.interop.hf_config import CONFIG, read_json, refusal, short
+from sparse_interp.files import regular, whole_file
+from sparse_interp.interop import safetensors_files, tensor_names
+from sparse_interp.interop.hf_config import CONFIG, refusal, short
 
-_WHOLE = 'model.safetensors'
-_INDEX = 'model.safetensors.index.json'
 _DTYPES = ('F32', 'F16', 'BF16')
 
 
@@ -50,36 +49,32 @@ class Weight:
 
 
 class Tensors:
-  """Tensors of a model by name, read one at a time."""
+  """Tensors of a model by their bare names, read one at a time."""
 
-  def __init__(self, directory: pathlib.Path, files: Mapping[str, Any]):
-    """Takes {name of a tensor: open file that has it}."""
-    self.directory, self._files = directory, dict(files)
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    files: Mapping[str, tuple[Any, str]],
+    full: Mapping[str, str],
+  ):
+    """Takes {stored name: (open file, name there)} and {bare: stored name}."""
+    self.directory, self._files, self._full = directory, files, dict(full)
 
-  def strip(self, prefix: str) -> None:
-    """Forgets a prefix of names, where they have it."""
-    self._full = {n.removeprefix(prefix): n for n in self._files}
-    if len(self._full) < len(self._files):
-      raise refusal(
-        self.directory,
-        f'name tensors with or without {prefix!r}, not both',
-        'one tensor under two names',
-        'copy the files again',
-      )
+  def rename(self, old: str, new: str) -> None:
+    """Calls a tensor by another name from now on."""
+    self._full[new] = self._full.pop(old)
 
   def names(self) -> set[str]:
-    """Names, without the prefix."""
+    """Bare names."""
     return set(self._full)
 
   def shape(self, name: str) -> tuple[int, ...]:
     """The shape of a tensor, which is not read."""
-    full = self._full[name]
-    return tuple(self._files[full].get_slice(full).get_shape())
+    return tuple(self._view(name).get_shape())
 
   def check(self, name: str, shape: tuple[int, ...]) -> None:
     """Refuses a tensor of another shape or dtype, without reading it."""
-    full = self._full[name]
-    view = self._files[full].get_slice(full)
+    view = self._view(name)
     found = tuple(view.get_shape()), view.get_dtype()
     if found[0] != shape or found[1] not in _DTYPES:
       raise refusal(
@@ -91,8 +86,8 @@ class Tensors:
 
   def read(self, name: str) -> Float[np.ndarray, '...']:
     """One tensor, as float32."""
-    full = self._full[name]
-    array = self._files[full].get_tensor(full).astype(np.float32, copy=False)
+    file, there = self._files[self._full[name]]
+    array = file.get_tensor(there).astype(np.float32, copy=False)
     if not np.all(np.isfinite(array)):
       raise refusal(
         self.directory,
@@ -102,37 +97,34 @@ class Tensors:
       )
     return array
 
+  def _view(self, name):
+    file, there = self._files[self._full[name]]
+    return file.get_slice(there)
+
 
 @contextlib.contextmanager
 def open_tensors(
-  directory: str | os.PathLike, prefix: str
+  directory: str | os.PathLike, body: str, unembed: str
 ) -> Iterator[Tensors]:
   """Opens all tensor files of a directory.
 
   Args:
     directory: of the model.
-    prefix: of names, in some files.
+    body: what names in the body of the model begin with, in some files.
+    unembed: name of the unembedding, which is outside.
 
   Raises:
-    ValueError: if files are missing, damaged, or not those of the index.
+    ValueError: if files are missing, damaged, not those of the index, or have
+      one tensor under two names.
   """
   directory = pathlib.Path(directory)
-  index = None
-  names = [_WHOLE]
-  if not (directory / _WHOLE).exists():
-    if not (directory / _INDEX).exists():
-      raise refusal(
-        directory,
-        f'hold {_WHOLE} or {_INDEX}',
-        'neither',
-        'save the model as safetensors',
-      )
-    index = _read_index(directory / _INDEX)
-    names = sorted(set(index.values()))
+  names, index = safetensors_files.find(directory)
+  safetensors_files.log_unused(directory, names)
   with contextlib.ExitStack() as stack:
-    files, where = {}, {}
+    files, where, other = {}, {}, {}
     for name in names:
       try:
+        regular.check(directory / name)
         file = safetensors.safe_open(directory / name, framework='numpy')
         stack.enter_context(file)
       except (OSError, safetensors.SafetensorError) as error:
@@ -142,39 +134,24 @@ def open_tensors(
       for tensor in file.keys():
         if tensor in where:
           where[tensor] = 'several files'
-        files[tensor], where[tensor] = file, where.get(tensor, name)
-    if index is not None and index != where:
-      odd = min(set(index.items()) ^ set(where.items()))[0]
-      raise refusal(
-        directory / _INDEX,
-        'say where each tensor is',
-        f'{short(odd)} in {index.get(odd)}, found in {where.get(odd)}',
-        'copy the files again',
-      )
-    tensors = Tensors(directory, files)
-    tensors.strip(prefix)
-    yield tensors
-
-
-def _read_index(path: pathlib.Path) -> dict[str, str]:
-  """{tensor: file in the same directory}."""
-  files = read_json(path).get('weight_map')
-  again = 'copy the file again'
-  if not isinstance(files, dict) or not files:
-    raise refusal(path, 'have a weight_map', short(files), again)
-  for name in files.values():
-    if not isinstance(name, str) or not re.fullmatch(
-      r'[\w-][\w.-]*\.safetensors', name
-    ):
-      raise refusal(path, 'name files of its own directory', short(name), again)
-  return files
+        files[tensor], where[tensor] = (file, tensor), where.get(tensor, name)
+      for alias, tensor in safetensors_files.aliases(file).items():
+        other[alias] = file, tensor
+    # What an index says of names that share a tensor, nobody can rely on.
+    stored = {n: f for n, f in index.items() if n in where or n not in other}
+    safetensors_files.check_places(directory, stored, where)
+    files = other | files
+    full = tensor_names.bare(directory, files, body, (unembed,))
+    yield Tensors(directory, files, full)
 
 
 def read_params(
   tensors: Tensors,
   weights: Iterable[Weight],
   buffers: str,
-  same: Mapping[str, str],
+  unembed: str,
+  embed: str,
+  tied: bool,
 ) -> dict[str, Any]:
   """The parameter tree, from exactly the tensors that it needs.
 
@@ -182,27 +159,38 @@ def read_params(
     tensors: of the model.
     weights: of the parameter tree.
     buffers: pattern of names that may be there and are not looked at.
-    same: {name that may be there: tensor that it has to be equal to}.
+    unembed: name of the unembedding.
+    embed: name of the embedding.
+    tied: whether they are one; then either is enough, and both must be equal.
 
   Raises:
     ValueError: if a tensor is missing, unknown, or of another shape or dtype.
   """
+  names = tensors.names()
+  if tied and unembed in names:
+    if embed in names:
+      _check_equal(tensors, unembed, embed)
+    else:
+      tensors.rename(unembed, embed)
   left = {n for n in tensors.names() if not re.fullmatch(buffers, n)}
+  left -= {unembed} if tied else set()
   found = []
   for weight in weights:
     if weight.name not in left:
+      ends, verb = (embed, unembed), 'ties' if tied else 'does not tie'
       raise refusal(
         tensors.directory,
-        f'hold {weight.name}',
+        f'hold {weight.name}'
+        + f' (or {unembed})' * (tied and weight.name == embed),
         'no such tensor',
-        f'see that {CONFIG} belongs to the tensors, or copy them again',
+        f'{CONFIG} {verb} {embed} and {unembed}: correct tie_word_embeddings, '
+        'or copy the files again'
+        if weight.name in ends
+        else f'see that {CONFIG} belongs to the tensors, or copy them again',
       )
     tensors.check(weight.name, weight.shape)
     left.remove(weight.name)
     found.append(weight)
-  for name in left & same.keys():
-    _check_equal(tensors, name, same[name])
-  left -= same.keys()
   if left:
     raise refusal(
       tensors.directory,
@@ -221,6 +209,7 @@ def read_params(
 
 
 def _check_equal(tensors: Tensors, name: str, other: str) -> None:
+  tensors.check(other, tensors.shape(other))
   tensors.check(name, tensors.shape(other))
   if not np.array_equal(tensors.read(name), tensors.read(other)):
     raise refusal(
@@ -258,7 +247,7 @@ def write(
   # The configuration, which makes a directory a model, takes its place last.
   with (
     whole_file.writing(directory / CONFIG) as config,
-    whole_file.writing(directory / _WHOLE) as whole,
+    whole_file.writing(directory / safetensors_files.WHOLE) as whole,
   ):
     safetensors.numpy.save_file(arrays, whole, {'format': 'pt'})
     config.write_text(json.dumps(fields, indent=2) + '\n')

@@ -19,7 +19,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_interp.files import whole_file
+from sparse_interp.files import json_text, whole_file
 from sparse_interp.interop import torch_file
 from sparse_interp.interop.mib_graph import (
   Importances,
@@ -33,20 +33,29 @@ __all__ = ['Importances', 'of_circuit', 'read', 'write']
 
 # Edges of the largest graph that is read; Llama 3.1 8B has 3 million.
 _MOST_EDGES = 10**8
+_MOST_BYTES = 256 * 2**20
+_LARGEST_SCORE = float(np.finfo(np.float32).max)
 _SIZES = ('n_layers', 'n_heads', 'd_model')
 
 
-def write(path: str | os.PathLike, importances: Importances) -> None:
+def write(
+  path: str | os.PathLike, importances: Importances, neurons: bool = False
+) -> None:
   """Writes a submission that the track's commands read.
 
   Args:
     path: ends in .json or .pt.
     importances: e.g. from `of_circuit`.
+    neurons: whether to write neurons, for `--level neuron` alone: at the levels
+      of edges and nodes the commands switch off all neurons of a file that has
+      some, and with them every node.
 
   Raises:
     ValueError: the path ends otherwise.
   """
   path, one = pathlib.Path(path), importances
+  if not neurons:
+    one = dataclasses.replace(one, neurons_kept=None, neuron_scores=None)
   config = {
     'n_layers': one.n_layer,
     'n_heads': one.n_head,
@@ -123,10 +132,7 @@ def read(path: str | os.PathLike) -> Importances:
   if path.suffix != '.json':
     _check_suffix(path)
     return _of_matrices(path, torch_file.read(path))
-  try:
-    document = json.loads(path.read_text(encoding='utf-8'))
-  except (ValueError, RecursionError):
-    raise _wrong(path, 'be whole JSON') from None
+  document = json_text.read(path, 'get it again', _MOST_BYTES)
   return _of_names(path, document)
 
 
@@ -237,6 +243,6 @@ def _with_nodes(path, one, names, entries):
 
 
 def _number(path, name, value):
-  if not isinstance(value, int | float):
-    raise _wrong(path, f'have numbers for {name}, not {value!r}')
+  if not isinstance(value, int | float) or abs(value) > _LARGEST_SCORE:
+    raise _wrong(path, f'have numbers for {name}, not {str(value)[:40]!r}')
   return value

@@ -96,14 +96,50 @@ def possible_edges(
   return np.arange(total)[:, None] < np.array([*limits, total])
 
 
+def connected(
+  edges: Bool[np.ndarray, 'writers readers'], n_layer: int, n_head: int
+) -> tuple[Bool[np.ndarray, 'writers readers'], Bool[np.ndarray, 'writers']]:
+  """What the track's tools leave of a graph before they evaluate it.
+
+  A component without edges on one of its sides goes, and with it the edges on
+  the other; the input needs none that leads to it.
+
+  Args:
+    edges: which edges there are.
+    n_layer: blocks.
+    n_head: heads per block.
+
+  Returns:
+    The edges and the writers that are left.
+  """
+  names = writers(n_layer, n_head)
+  # A reader belongs to the writer of its name; logits to none.
+  owners = np.array(
+    [
+      names.index(reader.partition('<')[0])
+      for reader in readers(n_layer, n_head)[:-1]
+    ]
+  )
+  while True:
+    is_read = np.zeros(len(names), bool)
+    is_read[owners[edges[:, :-1].any(axis=0)]] = True
+    is_read[0] = True
+    nodes = is_read & edges.any(axis=1)
+    left = edges & nodes[:, None] & np.append(nodes[owners], True)
+    if (left == edges).all():
+      return left, nodes
+    edges = left
+
+
 def of_circuit(circuit: Circuit) -> Importances:
   """What a circuit of channels amounts to between components.
 
   The importance of an edge is the sum, over residual channels, of the
   absolute weights with which the circuit writes to it times those with which
   it reads from it; the input writes with weight 1, and the logits read kept
-  channels of `final_resid` with weight 1. Positive importances are the
-  circuit. Those of a neuron and of a node are sums over its edges.
+  channels of `final_resid` with weight 1. It is 0 where the edge leads nowhere
+  or comes from nowhere, see `connected`. Positive importances are the circuit.
+  Those of a neuron and of a node are sums over its edges.
   """
   config = circuit.config
   sizes = config.n_layer, config.n_heads
@@ -132,15 +168,16 @@ def of_circuit(circuit: Circuit) -> Importances:
       written[rows[part], target] += abs(weight)
   parallel = config.parallel_residual
   possible = possible_edges(*sizes, parallel)
-  scores = (written @ read.T) * possible
-  neurons = written * (possible @ read)
+  kept, nodes = connected((written @ read.T) * possible > 0, *sizes)
+  scores = (written @ read.T) * kept
+  neurons = written * (kept @ read)
   return Importances(
     *sizes,
     d_model=config.d_model,
     parallel=parallel,
     edge_scores=scores.astype(np.float32),
-    edges_kept=scores > 0,
-    nodes_kept=(scores > 0).any(axis=1),
+    edges_kept=kept,
+    nodes_kept=nodes,
     node_scores=scores.sum(axis=1).astype(np.float32),
     neurons_kept=neurons > 0,
     neuron_scores=neurons.astype(np.float32),

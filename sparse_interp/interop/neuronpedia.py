@@ -4,14 +4,20 @@ Such a graph shows one prompt. Nodes of a circuit stand at a position only
 through their activations, so a graph shows what the circuit does on one of its
 examples: each node at the token where it is strongest. Links are the weights of
 the circuit, and with weight 1 the residual stream, from each write of a channel
-to the reads that follow it. The prompt is a row of embedding nodes, which no
-link leaves, since a circuit does not prune embeddings.
+to the reads that follow it. The prompt is a row of embedding nodes, and the two
+answers stand at its last token with the probability that the circuit gives
+them; no link joins these to the rest, since a circuit prunes neither embeddings
+nor unembedding.
 
-`layer` numbers the sites in the order of the forward pass, so that all links
-lead upwards; `feature` is the channel; `clerp` says both in our words.
+The readers draw one row for each layer of the model, so `layer` is the block a
+site belongs to, and all sites of a block share its row. The nodes of a block
+are counted through its sites: that number, the index, is in `node_id`
+(`layer_index_position`), and `feature` is the pair of layer and index as one
+number, as the readers pair them. `clerp` says site and channel in our words.
 
 Source of the format: graph-schema.json (version 1.0.0) of
-github.com/hijohnnylin/neuronpedia.
+github.com/hijohnnylin/neuronpedia, and the frontends there and in
+github.com/safety-research/circuit-tracer.
 """
 
 import json
@@ -24,45 +30,12 @@ import numpy as np
 import sparse_interp
 from sparse_interp.circuits.circuit import Circuit
 from sparse_interp.files import whole_file
+from sparse_interp.interop.neuronpedia_check import check, check_name
 
-_TEXT, _WHOLE, _NUMBER = (str,), (int,), (int, float)
-# What the schema requires, and the types it allows; the second list of a
-# section is optional.
-_FIELDS = {
-  'metadata': (
-    {'slug': _TEXT, 'scan': _TEXT, 'prompt_tokens': (list,), 'prompt': _TEXT},
-    {
-      'feature_details': (dict,),
-      'node_threshold': _NUMBER,
-      'info': (dict,),
-      'generation_settings': (dict,),
-      'pruning_settings': (dict,),
-    },
-  ),
-  'qParams': (
-    {},
-    {
-      'pinnedIds': (list,),
-      'supernodes': (list,),
-      'linkType': _TEXT,
-      'clickedId': _TEXT,
-      'sg_pos': _TEXT,
-    },
-  ),
-  'nodes': (
-    {
-      'node_id': _TEXT,
-      'feature': (int, type(None)),
-      'layer': (str, int),
-      'ctx_idx': _WHOLE,
-      'feature_type': _TEXT,
-      'jsNodeId': _TEXT,
-      'clerp': _TEXT,
-    },
-    {'influence': (*_NUMBER, type(None)), 'activation': (*_NUMBER, type(None))},
-  ),
-  'links': ({'source': _TEXT, 'target': _TEXT, 'weight': _NUMBER}, {}),
-}
+__all__ = ['check', 'make_graph', 'write']
+
+# Neuronpedia takes uploads of these sizes, in bytes.
+_SMALLEST, _LARGEST = 1024, 100 * 1024**2
 
 
 def make_graph(
@@ -71,35 +44,36 @@ def make_graph(
   """The graph of a circuit on one of its examples.
 
   Args:
-    circuit: with at least one example.
+    circuit: with at least one node and one example.
     slug: name of the graph, unique for its owner on Neuronpedia.
     scan: name of the model there.
     example: index into `circuit.examples`.
 
   Raises:
-    ValueError: there is no such example.
+    ValueError: there is no such example, the circuit has no node, or a name
+      has characters that Neuronpedia refuses.
   """
+  check_name('slug', slug)
+  check_name('scan', scan)
   if not 0 <= example < len(circuit.examples):
     raise ValueError(
       f'example must be one of the {len(circuit.examples)} of the circuit, '
       f'got {example}; choose a smaller one.'
     )
+  if not circuit.node_count:
+    raise ValueError(
+      f'circuit must have a node to be drawn, got none in {circuit.task}; the '
+      'readers of such graphs break on an empty one: choose another circuit.'
+    )
   shown = circuit.examples[example]
   pieces = [str(piece) for piece in shown['pieces']]
-  nodes = [_embedding(i, piece) for i, piece in enumerate(pieces)]
-  names = {}
-  for layer, site in enumerate(circuit.sites):
-    values = circuit.activations[site][example, : len(pieces)]
-    for column, channel in enumerate(circuit.nodes.get(site, ())):
-      strongest = int(np.argmax(np.abs(values[:, column])))
-      node = _node(circuit, site, layer, int(channel), strongest)
-      node['activation'] = float(values[strongest, column])
-      names[site, int(channel)] = node['node_id']
-      nodes.append(node)
+  nodes, names = _nodes(circuit, example, len(pieces))
   return {
     'metadata': {
       'slug': slug,
       'scan': scan,
+      # circuit-tracer looks for it where scan begins with custom-.
+      'transcoder_list': [],
       'prompt_tokens': pieces,
       'prompt': ''.join(pieces),
       'info': {
@@ -109,116 +83,148 @@ def make_graph(
           'version': sparse_interp.__version__,
         },
       },
-      'generation_settings': {'sites': list(circuit.sites)},
+      'generation_settings': {
+        'layers': circuit.config.n_layer,
+        'sites': {
+          site: {'layer': layer, 'first_index': first}
+          for site, (layer, first) in _places(circuit).items()
+        },
+      },
       'pruning_settings': circuit.prune_config,
     },
-    'qParams': {'pinnedIds': [], 'supernodes': [], 'linkType': 'both'},
-    'nodes': nodes,
+    'qParams': {
+      'pinnedIds': [],
+      'supernodes': [],
+      'linkType': 'both',
+      'clickedId': '',
+      'sg_pos': '',
+    },
+    'nodes': [
+      *_prompt(circuit, example, pieces),
+      *nodes,
+      *_answers(circuit, nodes, shown),
+    ],
     'links': [*_weights(circuit, names), *_stream(circuit, names)],
   }
 
 
 def write(path: str | os.PathLike, graph: Mapping[str, Any]) -> None:
-  """Writes a graph that keeps to the schema.
+  """Writes a graph that the readers can draw.
 
   Args:
     path: of the file.
     graph: e.g. from `make_graph`.
 
   Raises:
-    ValueError: it does not; see `check`.
+    ValueError: they cannot, see `check`, or it is too large for Neuronpedia.
   """
   check(graph)
+  # Spaces at the end are JSON, too.
+  text = json.dumps(graph, allow_nan=False).ljust(_SMALLEST)
+  if len(text) > _LARGEST:
+    raise ValueError(
+      f'graph: its file must have at most {_LARGEST:,} bytes for Neuronpedia, '
+      f'got {len(text):,}; choose a circuit with fewer edges.'
+    )
   with whole_file.writing(path) as part:
-    part.write_text(json.dumps(graph, allow_nan=False), encoding='utf-8')
+    part.write_text(text, encoding='utf-8')
 
 
-def check(graph: Mapping[str, Any]) -> None:
-  """Compares a graph with the schema, and links with nodes.
+def _places(circuit) -> dict[str, tuple[int, int]]:
+  """{site: its layer, and the index there of its first channel}.
 
-  Raises:
-    ValueError: a field is missing or of another type, two nodes have one id,
-      or a link ends at no node.
+  The stream that the unembedding reads is in the last block, above which the
+  readers put the answers. A model of one block gives it a layer of its own,
+  since a graph whose highest layer is 0 counts as empty.
   """
-  for section, (required, optional) in _FIELDS.items():
-    several = section in ('nodes', 'links')
-    kind = list if several else dict
-    content = graph.get(section) if isinstance(graph, Mapping) else None
-    if not isinstance(content, kind):
-      raise _wrong(section, f'{kind.__name__}', content)
-    for i, entry in enumerate(content if several else [content]):
-      where = f'{section}[{i}]' if several else section
-      _check_fields(where, entry, required, optional)
-  for i, token in enumerate(graph['metadata']['prompt_tokens']):
-    if not isinstance(token, str):
-      raise _wrong(f'metadata.prompt_tokens[{i}]', 'str', token)
-  known = set()
-  for node in graph['nodes']:
-    if node['node_id'] in known:
-      raise _wrong('node_id of nodes', 'unlike every other', node['node_id'])
-    known.add(node['node_id'])
-  for i, link in enumerate(graph['links']):
-    for end in ('source', 'target'):
-      if link[end] not in known:
-        raise _wrong(f'links[{i}].{end}', 'the node_id of a node', link[end])
+  places, widths = {}, {}
+  for site, width in circuit.sites.items():
+    layer = max(circuit.config.n_layer - 1, 1)
+    if site != 'final_resid':
+      layer = int(site.split('.')[0])
+    places[site] = layer, widths.get(layer, 0)
+    widths[layer] = widths.get(layer, 0) + width
+  return places
 
 
-def _check_fields(where, entry, required, optional):
-  if not isinstance(entry, dict):
-    raise _wrong(where, 'dict', entry)
-  for field, kinds in {**required, **optional}.items():
-    if field not in entry:
-      if field in required:
-        raise _wrong(f'{where}.{field}', 'there', 'nothing')
-      continue
-    value = entry[field]
-    # In JSON, true is no number; NaN is nothing at all.
-    bad = isinstance(value, bool) or value != value
-    if bad or not isinstance(value, kinds):
-      names = ' or '.join(kind.__name__ for kind in kinds)
-      raise _wrong(f'{where}.{field}', names, value)
+def _paired(layer: int, index: int) -> int:
+  """Cantor's number of a pair, by which the readers know a feature."""
+  return (layer + index) * (layer + index + 1) // 2 + index
 
 
-def _wrong(field, constraint, value):
-  return ValueError(
-    f'graph: {field} must be {constraint}, got {str(value)[:60]!r}; make the '
-    'graph with sparse_interp.interop.neuronpedia.make_graph.'
-  )
-
-
-def _embedding(position, piece):
+def _node(layer, index, position, kind, label):
   return {
-    'node_id': f'E_0_{position}',
-    'feature': 0,
-    'layer': 'E',
-    'ctx_idx': position,
-    'feature_type': 'embedding',
-    'jsNodeId': f'E_0-{position}',
-    'clerp': f'token {piece!r}',
-  }
-
-
-def _node(circuit, site, layer, channel, position):
-  label = f'{site}:{channel}'
-  if site.split('.')[-1] in ('q', 'k', 'v'):
-    label = f'{label} (head {channel // circuit.config.d_head})'
-  return {
-    'node_id': f'{layer}_{channel}_{position}',
-    'feature': channel,
+    'node_id': f'{layer}_{index}_{position}',
+    'feature': _paired(layer, index),
     'layer': str(layer),
     'ctx_idx': position,
-    # Their word for what is neither token, logit nor error.
-    'feature_type': 'cross layer transcoder',
-    'jsNodeId': f'{layer}_{channel}-{position}',
+    'feature_type': kind,
+    'jsNodeId': f'{layer}_{index}-{position}',
     'clerp': label,
   }
+
+
+def _prompt(circuit, example, pieces):
+  for position, piece in enumerate(pieces):
+    token = int(circuit.example_tokens[example, position])
+    yield {
+      'node_id': f'E_{token}_{position}',
+      'feature': position,
+      'layer': 'E',
+      'ctx_idx': position,
+      'feature_type': 'embedding',
+      'jsNodeId': f'E_{token}-{position}',
+      'clerp': f'token {piece!r}',
+    }
+
+
+def _nodes(circuit, example, length):
+  """Nodes of the circuit, and {(site, channel): node_id}."""
+  nodes, names = [], {}
+  for site, (layer, first) in _places(circuit).items():
+    values = circuit.activations[site][example, :length]
+    for column, channel in enumerate(map(int, circuit.nodes.get(site, ()))):
+      strongest = int(np.argmax(np.abs(values[:, column])))
+      label = f'{site}:{channel}'
+      if site.split('.')[-1] in ('q', 'k', 'v'):
+        label = f'{label} (head {channel // circuit.config.d_head})'
+      # Their word for what is neither token, logit nor error.
+      kind = 'cross layer transcoder'
+      node = _node(layer, first + channel, strongest, kind, label)
+      node['activation'] = float(values[strongest, column])
+      names[site, channel] = node['node_id']
+      nodes.append(node)
+  return nodes, names
+
+
+def _answers(circuit, nodes, shown):
+  """The right answer and the other one.
+
+  The readers move logits to the row above the highest layer. There is one in
+  every model but those of one block, and none is found above layer 0: there
+  the answers are nodes of a kind without features, in layer 1.
+  """
+  highest = max(int(node['layer']) for node in nodes)
+  is_above = 1 <= highest < circuit.config.n_layer
+  layer, kind = (highest + 1, 'logit') if is_above else (1, 'unknown')
+  right = float(shown['probability'])
+  beyond = sum(circuit.sites.values())
+  for i, (answer, probability) in enumerate(
+    ((shown['answer'], right), (shown['other_answer'], 1 - right))
+  ):
+    # The readers look for the probability behind the first '(p='.
+    text = str(answer).replace('(p=', '( p=')
+    label = f'Output "{text}" (p={probability:.3f}) of the two answers'
+    position = len(shown['pieces']) - 1
+    node = _node(layer, beyond + i, position, kind, label)
+    yield {**node, 'token_prob': probability, 'is_target_logit': i == 0}
 
 
 def _description(circuit, shown):
   return (
     f'Circuit of {circuit.task}: {circuit.description}. Answer '
     f'{shown["answer"]!r} against {shown["other_answer"]!r}. Links are '
-    'weights; layers number the sites of the forward pass.'
+    'weights; each node stands at the token where it is strongest.'
   )
 
 

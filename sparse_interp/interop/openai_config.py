@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sparse_interp.files import whole_file
+from sparse_interp.files import json_text, whole_file
 from sparse_interp.models import GPTConfig
 
 _log = logging.getLogger(__name__)
@@ -97,30 +97,8 @@ def read_config(directory: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
   path = directory / NAMES[0]
   if not path.exists() and (directory / NAMES[1]).exists():
     path = directory / NAMES[1]
-  with open(path, 'rb') as file:
-    text = file.read(_LARGEST + 1)
-  try:
-    if len(text) > _LARGEST:
-      raise ValueError('an object of at most 1 MiB')
-    given = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
-  except (ValueError, RecursionError) as error:
-    detail = ' '.join(str(error).split())[:100]
-    raise _wrong(path, f'be one JSON object ({detail})', 'other text') from None
-  if not isinstance(given, dict):
-    raise _wrong(path, 'be one JSON object', type(given).__name__)
+  given = json_text.read_object(path, 'get it again', _LARGEST)
   return path, _complete(path, given)
-
-
-def _unique(pairs):
-  fields = dict(pairs)
-  if len(fields) < len(pairs):
-    twice = next(k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i]))
-    raise ValueError(f'{twice!r:.60} is there twice')
-  return fields
-
-
-def _refuse(constant):
-  raise ValueError(f'{constant} is no number of JSON')
 
 
 def _wrong(path, constraint, found):

@@ -5,42 +5,31 @@ A model is a directory with `beeg_config.json` and `final_model.pt` (or
 """
 
 import dataclasses
-import functools
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
-import safetensors
 
-from sparse_interp.interop import copying, openai_config, torch_file
+from sparse_interp.interop import (
+  copying,
+  openai_config,
+  openai_files,
+  torch_file,
+)
+from sparse_interp.interop.openai_files import wrong
 from sparse_interp.interop.openai_tensors import Slot, slots
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.gpt import sinusoidal_positions
 
 _log = logging.getLogger(__name__)
 
-_TORCH, _SAFETENSORS = 'final_model.pt', 'model.safetensors'
-# What wrappers around the published module put before its names.
-_PREFIXES = ('_orig_mod.', 'module.', 'circuit_model.')
-_WTE, _WPE, _HEAD = (
-  'transformer.wte.weight',
-  'transformer.wpe.weight',
-  'lm_head.weight',
-)
+_WTE, _WPE = 'transformer.wte.weight', 'transformer.wpe.weight'
+_HEAD = openai_files.HEAD
 _DTYPES = ('float32', 'bfloat16', 'float16')
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-  """A tensor that has not been read yet."""
-
-  shape: tuple[int, ...]
-  dtype: str
-  get: Callable[[], np.ndarray]
 
 
 def load(directory: str | os.PathLike) -> tuple[GPTConfig, dict]:
@@ -66,13 +55,12 @@ def load(directory: str | os.PathLike) -> tuple[GPTConfig, dict]:
   """
   directory = pathlib.Path(directory)
   config_path, fields = openai_config.read_config(directory)
-  path, tensors = _open(directory)
-  tensors = _without_prefix(path, tensors)
+  path, tensors, size = openai_files.open_tensors(directory)
   config = openai_config.from_released(config_path, fields, tensors)
   _check_size(path, config, tensors)
   tensors = _without_buffers(path, config, tensors)
   table = slots(config)
-  _check(path, table, tensors)
+  _check(path, table, tensors, size)
   config = _with_positions(path, config, fields, tensors)
   table = slots(config)
   params = {}
@@ -130,7 +118,7 @@ def save(
   directory.mkdir(parents=True, exist_ok=True)
   # Without its configuration, no directory is a model.
   (directory / openai_config.NAMES[0]).unlink(missing_ok=True)
-  torch_file.write(directory / _TORCH, state)
+  torch_file.write(directory / openai_files.TORCH, state)
   openai_config.write_config(directory, fields)
 
 
@@ -157,69 +145,11 @@ def _stored(params: Mapping[str, Any], slot: Slot) -> np.ndarray:
   return value.T if slot.transposed else value
 
 
-def _wrong(path, constraint, found):
-  return ValueError(
-    f'released model {path} must {constraint}, got {found}; get the file '
-    'again, or correct the configuration beside it.'
-  )
-
-
-def _open(directory) -> tuple[pathlib.Path, dict[str, _Tensor]]:
-  """The file of tensors of a model, and what is in it."""
-  path = directory / _TORCH
-  if not path.exists() and (directory / _SAFETENSORS).exists():
-    path = directory / _SAFETENSORS
-    return path, _open_safetensors(path)
-  state = torch_file.read(path)
-  if not isinstance(state, dict):
-    raise _wrong(path, 'hold a dict of tensors', f'a {type(state).__name__}')
-  tensors = {}
-  for name, array in state.items():
-    if not isinstance(name, str) or not isinstance(array, np.ndarray):
-      raise _wrong(path, 'hold tensors by name only', f'{name!r:.100}')
-    get = functools.partial(np.asarray, array)
-    tensors[name] = _Tensor(array.shape, str(array.dtype), get)
-  return path, tensors
-
-
-def _open_safetensors(path):
-  dtypes = {'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
-
-  def get(name):
-    # A file that stays open keeps all that was read in memory.
-    with safetensors.safe_open(path, framework='numpy') as file:
-      return file.get_tensor(name)
-
-  try:
-    with safetensors.safe_open(path, framework='numpy') as file:
-      tensors = {}
-      for name in file.keys():
-        part = file.get_slice(name)
-        kind = part.get_dtype()
-        tensors[name] = _Tensor(
-          tuple(part.get_shape()),
-          dtypes.get(kind, kind),
-          functools.partial(get, name),
-        )
-      return tensors
-  except safetensors.SafetensorError as error:
-    detail = ' '.join(str(error).split())[:100]
-    raise _wrong(path, 'be a whole safetensors file', detail) from None
-
-
-def _without_prefix(path, tensors):
-  for prefix in _PREFIXES:
-    if tensors and all(name.startswith(prefix) for name in tensors):
-      _log.warning('%s: names of tensors begin with %s.', path, prefix)
-      return {n.removeprefix(prefix): t for n, t in tensors.items()}
-  return tensors
-
-
 def _check_size(path, config, tensors):
   """Before anything is made by the numbers of the configuration alone."""
   if config.n_layer > len(tensors):
     found = f'{len(tensors)} tensors'
-    raise _wrong(path, f'hold {config.n_layer} layers', found)
+    raise wrong(path, f'hold {config.n_layer} layers', found)
 
 
 def _without_buffers(path, config, tensors):
@@ -233,7 +163,7 @@ def _without_buffers(path, config, tensors):
     head = tensors.pop(_HEAD)
     wte = tensors.setdefault(_WTE, head)
     if wte is not head and not _equal(wte, head):
-      raise _wrong(path, f'have {_HEAD} equal {_WTE}, being tied', 'others')
+      raise wrong(path, f'have {_HEAD} equal {_WTE}, being tied', 'others')
   return tensors
 
 
@@ -243,7 +173,7 @@ def _equal(first, second):
   return np.array_equal(first.get(), second.get(), equal_nan=True)
 
 
-def _check(path, table, tensors):
+def _check(path, table, tensors, size):
   for names, constraint in (
     (table.keys() - tensors.keys(), 'hold every tensor of its configuration'),
     (tensors.keys() - table.keys(), 'hold no tensors but those of its config'),
@@ -252,20 +182,20 @@ def _check(path, table, tensors):
       missing = 'no ' if names <= table.keys() else ''
       listed = ', '.join(f'{name:.80}' for name in sorted(names)[:3])
       more = f' and {len(names) - 3} more' if len(names) > 3 else ''
-      raise _wrong(path, constraint, f'{missing}{listed!r}{more}')
+      raise wrong(path, constraint, f'{missing}{listed!r}{more}')
   for name, slot in table.items():
     tensor = tensors[name]
     if tensor.shape != slot.shape:
       constraint = f'have {name} of shape {slot.shape}'
-      raise _wrong(path, constraint, tensor.shape)
+      raise wrong(path, constraint, tensor.shape)
     if tensor.dtype not in _DTYPES:
       constraint = f'have {name} in {", ".join(_DTYPES)}'
-      raise _wrong(path, constraint, tensor.dtype)
+      raise wrong(path, constraint, tensor.dtype)
   numbers = sum(np.prod(slot.shape) for slot in table.values())
   # Two bytes at least for each, unless tensors share their bytes.
-  if 2 * numbers > path.stat().st_size:
-    found = f'{path.stat().st_size:,} bytes'
-    raise _wrong(path, f'hold {numbers:,} numbers, each its own', found)
+  if 2 * numbers > size:
+    found = f'{size:,} bytes'
+    raise wrong(path, f'hold {numbers:,} numbers, each its own', found)
 
 
 def _with_positions(path, config, fields, tensors):

@@ -115,12 +115,14 @@ def read_means(path: str | os.PathLike) -> dict[str, Float[np.ndarray, '_']]:
   if not isinstance(content, Mapping):
     raise wrong(path, 'hold a mapping from sites to means')
   for site, value in content.items():
+    if not isinstance(site, str):
+      raise wrong(path, f'name sites by text, not {site!r}')
     if not isinstance(value, np.ndarray) or value.size not in value.shape:
       raise wrong(path, f'hold one mean per channel of {site}')
     mean = value.reshape(-1).astype(np.float32)
     if not np.all(np.isfinite(mean)):
       raise wrong(path, f'hold finite means of {site}')
-    means[str(site)] = mean
+    means[site] = mean
   return means
 
 
@@ -147,7 +149,7 @@ def _released(content: Any, digest: str) -> Released:
   inner = circuit.pop('prune_config', None) or {}
   importances = _mapping(content, 'importances')
   order, nodes = {}, {}
-  for site, kept in circuit.items():
+  for site, kept in _by(str, circuit, 'circuit_data').items():
     kept = _whole_numbers(kept, f'circuit_data of {site}')
     order[site] = np.argsort(kept)
     nodes[site] = kept[order[site]]
@@ -211,24 +213,35 @@ def _length(row):
 
 def _activations(values, shape):
   found = {}
-  for site, channels in values.items():
+  for site, channels in _by(str, values, 'activations').items():
     found[site] = {}
-    for channel, array in channels.items():
+    for channel, array in _by(int, channels, f'activations of {site}').items():
       array = np.asarray(array).astype(np.float32)
       if array.shape != shape:
         raise _WrongError(
           f'hold activations of {site}:{channel} on {shape[0]} prompts of '
           f'{shape[1]} tokens'
         )
-      found[site][int(channel)] = array
+      found[site][channel] = array
   return found
 
 
 def _by_channel(samples):
   return {
-    str(site): {int(channel): dict(shares) for channel, shares in by.items()}
-    for site, by in samples.items()
+    site: {
+      channel: dict(shares)
+      for channel, shares in _by(int, by, f'samples of {site}').items()
+    }
+    for site, by in _by(str, samples, 'samples').items()
   }
+
+
+def _by(kind, mapping, what):
+  """The mapping, whose keys are all of one kind: 1 and '1' are two keys."""
+  for key in mapping:
+    if type(key) is not kind:
+      raise _WrongError(f'hold {what} by {kind.__name__}, not by {key!r}')
+  return mapping
 
 
 def _deltas(pairs):
@@ -236,13 +249,17 @@ def _deltas(pairs):
     pairs = [pair for by_rank in pairs for pair in by_rank]
   found = {}
   for array, _, _, (source, target) in pairs:
+    if (source, target) in found:
+      raise _WrongError(f'hold pair_data of {source}, {target} once')
     found[source, target] = np.asarray(array).astype(np.float32)
   return found
 
 
 def _losses(content, importances, order):
   without_node = {}
-  for site, losses in _mapping(importances, 'ch_interv_losses').items():
+  for site, losses in _by(
+    str, _mapping(importances, 'ch_interv_losses'), 'ch_interv_losses'
+  ).items():
     losses = np.array([_number(loss, 'ch_interv_losses') for loss in losses])
     if len(losses) != len(order.get(site, ())):
       raise _WrongError(

@@ -155,7 +155,7 @@ def to_circuit(
     model,
     released.nodes,
     (1.0, 0.0),
-    lambda batch: gated_model.all_outputs(model, gates, batch),
+    gates,
     posed,
     pairs,
     pairs.size,
@@ -175,7 +175,10 @@ def to_circuit(
     scale=1.0,
     shift=0.0,
     ablation={'kind': 'mean', 'over': 'pretraining'},
-    formula={'test_loss': f'{TASK_LOSS}; on the prompts stored with it'},
+    formula={
+      'test_loss': f'{TASK_LOSS}; on the prompts stored with it',
+      **examples.FORMULAS,
+    },
     metrics={
       'test_loss': found.pruned_loss,
       'full_loss': found.full_loss,

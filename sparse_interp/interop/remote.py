@@ -9,8 +9,9 @@ import shutil
 from collections.abc import Iterable
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
-from sparse_interp.files import whole_file
+from sparse_interp.files import regular, whole_file
 
 # What has to be installed for a kind of path: an extra of this package.
 _EXTRAS = {
@@ -29,7 +30,10 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 
 def copy(
-  source: str, names: Iterable[str], directory: str | os.PathLike
+  source: str,
+  names: Iterable[str],
+  directory: str | os.PathLike,
+  field: str = 'source',
 ) -> list[str]:
   """Copies those of the named files that are in a remote directory.
 
@@ -37,6 +41,7 @@ def copy(
     source: of the directory, with its protocol.
     names: of files in it; what is missing there is left out.
     directory: receives whole files.
+    field: of the configuration, for messages.
 
   Returns:
     Names of the files that were there.
@@ -52,12 +57,12 @@ def copy(
     extra = _EXTRAS.get(protocol)
     remedy = f"pip install 'sparse_interp[{extra}]'" if extra else 'its library'
     raise ValueError(
-      f'source must be of a kind that is installed, got {source} without what '
+      f'{field} must be of a kind that is installed, got {source} without what '
       f'{protocol}:// needs ({_gist(error)}); install {remedy}.'
     ) from None
   except ValueError as error:
     raise ValueError(
-      f'source must be a path of a kind that fsspec knows, got {source} '
+      f'{field} must be a path of a kind that fsspec knows, got {source} '
       f'({_gist(error)}); correct its protocol.'
     ) from None
   found = []
@@ -71,13 +76,15 @@ def copy(
     if isinstance(error, OSError) and error.filename:
       raise  # of this machine
     raise ValueError(
-      f'source must be readable, got {source} ({_gist(error)}); correct the '
+      f'{field} must be readable, got {source} ({_gist(error)}); correct the '
       'path, or your credentials there.'
     ) from error
   return found
 
 
 def _copy_file(system, path, target):
+  if isinstance(system, LocalFileSystem):
+    regular.check(path)
   with whole_file.writing(target) as part:
     with system.open(path, 'rb') as stream, part.open('wb') as file:
       shutil.copyfileobj(stream, file, 1 << 24)

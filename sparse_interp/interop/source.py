@@ -1,21 +1,24 @@
 """A directory with somebody's model: which kind it is, and the model in it."""
 
 import hashlib
-import json
 import os
 import pathlib
-import re
 from typing import Any
 
-from sparse_interp.interop import gpt2, gpt_neox, openai_release
+from sparse_interp.interop import (
+  gpt2,
+  gpt_neox,
+  openai_release,
+  own_tokenizer,
+  safetensors_files,
+)
 from sparse_interp.models import GPTConfig
 
 # Files that hold weights, and those that say what they are the weights of.
 WEIGHTS = ('final_model.pt', 'model.safetensors')
 _RELEASED, _HUB = 'beeg_config.json', 'config.json'
-_INDEX = 'model.safetensors.index.json'
-_TOKENIZERS = ('tokenizer.json', 'vocab.bpe', 'encoder.json')
-FILES = (_RELEASED, _HUB, *WEIGHTS, _INDEX, *_TOKENIZERS)
+_INDEX = safetensors_files.INDEX
+FILES = (_RELEASED, _HUB, *WEIGHTS, _INDEX, *own_tokenizer.FILES)
 
 _HUB_KINDS = {'gpt2': gpt2.load, 'gpt_neox': gpt_neox.load}
 # Only released configurations have it; on the hub they are in config.json.
@@ -43,34 +46,32 @@ def load(directory: str | os.PathLike) -> tuple[str, GPTConfig, dict[str, Any]]:
 def shards(directory: str | os.PathLike) -> list[str]:
   """Names of the files that an index lists, where weights are in several.
 
+  They may be missing.
+
   Raises:
     ValueError: the index is damaged, or names files elsewhere.
   """
-  path = pathlib.Path(directory) / _INDEX
-  if not path.is_file():
+  directory = pathlib.Path(directory)
+  if any((directory / name).is_file() for name in WEIGHTS):
     return []
-  try:
-    names = set(json.loads(path.read_text('utf-8'))['weight_map'].values())
-    if not all(re.fullmatch(r'[\w-][\w.-]*\.safetensors', n) for n in names):
-      raise ValueError
-  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-    raise _unknown(path.parent, f'a damaged {_INDEX}') from None
-  return sorted(names)
+  if not (directory / _INDEX).is_file():
+    return []
+  return sorted(set(safetensors_files.read_index(directory).values()))
 
 
 def sha256(directory: str | os.PathLike) -> str:
   """Of the file with the weights; of the digests of its parts where several.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is none, or an index names files that are missing.
   """
   directory = pathlib.Path(directory)
   for name in WEIGHTS:
     if (directory / name).is_file():
       return _digest(directory / name)
-  names = shards(directory)
-  if not names or not all((directory / name).is_file() for name in names):
+  if not (directory / _INDEX).is_file():
     raise _unknown(directory, f'no {" or ".join(WEIGHTS)}')
+  names, _ = safetensors_files.find(directory)
   digests = ''.join(_digest(directory / name) for name in names)
   return hashlib.sha256(digests.encode()).hexdigest()
 
@@ -87,8 +88,8 @@ def _kind(directory: pathlib.Path) -> str:
   if not path.is_file():
     raise _unknown(directory, f'neither {_RELEASED} nor {_HUB}')
   try:
-    fields = json.loads(path.read_text(encoding='utf-8'))
-  except (ValueError, RecursionError):
+    fields = json_text.read(path, 'copy it again')
+  except ValueError:
     raise _unknown(directory, f'a damaged {_HUB}') from None
   if not isinstance(fields, dict):
     raise _unknown(directory, f'a {_HUB} that is no object')

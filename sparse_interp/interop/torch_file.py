@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparse_interp.files import regular
 from sparse_interp.interop import torch_archive, torch_unpickler
 from sparse_interp.interop.torch_unpickler import Maker, RefusedError
 from sparse_interp.interop.torch_writer import KINDS, write
@@ -22,6 +23,10 @@ __all__ = ['read', 'write']
 _MOST_AXES = 32
 _DEEPEST = 100
 _MOST_ENTRIES = 10**8
+_MOST_BYTES_OF_PICKLE = 64 * 2**20
+# Tensors share bytes where matrices are tied. Others could be copied by their
+# readers beyond any memory.
+_MOST_SHARED = 8
 
 
 def read(path: str | os.PathLike) -> Any:
@@ -39,7 +44,7 @@ def read(path: str | os.PathLike) -> Any:
     OSError: if the file cannot be read.
     ValueError: if it is damaged, or holds anything else.
   """
-  with open(path, 'rb') as file:
+  with regular.open_file(path) as file:
     try:
       return _read(file)
     except RefusedError as error:
@@ -67,8 +72,18 @@ def _read(file):
   def load_storage(pid):
     return _storage(mapped, places, pid)
 
+  if places['data.pkl'][1] > _MOST_BYTES_OF_PICKLE:
+    raise RefusedError(
+      f'have a data.pkl of at most {_MOST_BYTES_OF_PICKLE:,} bytes, not '
+      f'{places["data.pkl"][1]:,}'
+    )
   data = torch_unpickler.unpickle(member('data.pkl'), _NAMES, load_storage)
-  _measure(data, {}, 0)
+  described = _measure(data, {}, 0).bytes
+  if described > _MOST_SHARED * size:
+    raise RefusedError(
+      f'hold the bytes of its tensors, but they are {described:,} in a file of '
+      f'{size:,}'
+    )
   return data
 
 
@@ -177,28 +192,39 @@ _NAMES = {
 }
 
 
-def _measure(value, seen, depth):
-  """Entries of the value if it were written out, and how deep it is nested.
+class _Size(NamedTuple):
+  """Of a value if it were written out: entries, depth, bytes of its tensors."""
+
+  entries: int
+  height: int
+  bytes: int
+
+
+def _measure(value, seen, depth) -> _Size:
+  """How large a value is.
 
   A small pickle can refer to its own parts so often that a walk through what it
   describes would not end.
   """
-  if isinstance(value, np.ndarray | np.dtype | str | int | float | None):
-    return 1, 0
+  if isinstance(value, np.ndarray):
+    return _Size(1, 0, value.nbytes)
+  if isinstance(value, np.dtype | str | int | float | None):
+    return _Size(1, 0, 0)
   if type(value) not in (dict, list, tuple):
     raise RefusedError('hold tensors and plain values only')
   if id(value) not in seen:
     if depth > _DEEPEST:
       raise RefusedError(f'be nested at most {_DEEPEST} deep')
     parts = value.values() if isinstance(value, dict) else value
-    entries, height = 1, 0
-    for part in parts:
-      more, below = _measure(part, seen, depth + 1)
-      entries, height = entries + more, max(height, below)
-    seen[id(value)] = entries, height + 1
-  entries, height = seen[id(value)]
-  if depth + height > _DEEPEST:
+    sizes = [_measure(part, seen, depth + 1) for part in parts]
+    seen[id(value)] = _Size(
+      1 + sum(size.entries for size in sizes),
+      1 + max((size.height for size in sizes), default=0),
+      sum(size.bytes for size in sizes),
+    )
+  size = seen[id(value)]
+  if depth + size.height > _DEEPEST:
     raise RefusedError(f'be nested at most {_DEEPEST} deep')
-  if entries > _MOST_ENTRIES:
+  if size.entries > _MOST_ENTRIES:
     raise RefusedError(f'hold at most {_MOST_ENTRIES:,} entries')
-  return entries, height
+  return size

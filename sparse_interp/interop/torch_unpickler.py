@@ -18,6 +18,10 @@ _STOP = ord('.')
 # torch.save piles up at most a thousand entries of a container at a time.
 _MOST_PILED = 100_000
 _MOST_MARKS = 1000
+# Larger numbers have hashes that collide, and so do tuples of a hostile choice:
+# a dict of many such keys takes hours. Texts are hashed with a secret.
+_LARGEST_KEY = 2**60
+_MOST_TUPLES = 10_000
 
 
 class RefusedError(ValueError):
@@ -71,7 +75,11 @@ def unpickle(
 def _is_key(value):
   # Hashes of nested tuples can take exponential time.
   flat = value if type(value) is tuple else (value,)
-  return all(isinstance(part, str | int | float | None) for part in flat)
+  return all(
+    isinstance(part, str | float | None)
+    or (isinstance(part, int) and abs(part) < _LARGEST_KEY)
+    for part in flat
+  )
 
 
 def fill(target: dict, items: Sequence[Any]) -> dict:
@@ -85,7 +93,11 @@ def fill(target: dict, items: Sequence[Any]) -> dict:
     if isinstance(key, np.ndarray) and not key.ndim:
       key = key.item()
     if not _is_key(key):
-      raise RefusedError('have strings, numbers or tuples of them as keys')
+      raise RefusedError(
+        'have strings, numbers below 2**60 or tuples of them as keys'
+      )
+    if type(key) is tuple and len(target) >= _MOST_TUPLES:
+      raise RefusedError(f'have at most {_MOST_TUPLES:,} tuples as keys')
     if key in target:
       raise RefusedError(f'have every key once, not {key!r:.100} twice')
     target[key] = value

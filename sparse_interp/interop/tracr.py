@@ -4,19 +4,21 @@ Tracr orders residual channels and neurons by names that count the expressions
 a process has made so far. Here names and orders depend on the program alone.
 """
 
+import functools
 import importlib.util
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from sparse_interp.interop import agreement
 from sparse_interp.interop.components import first_writers
-from sparse_interp.interop.craft_graph import EMBED, SHARE, true_edges
-from sparse_interp.interop.labels import ONE
+from sparse_interp.interop.craft_graph import EMBED, true_edges
 from sparse_interp.interop.program import CompiledProgram, Examples, Value
+from sparse_interp.interop.tracr_layout import layout_of
 from sparse_interp.interop.tracr_params import convert_params
 from sparse_interp.models import GPTConfig
 from sparse_interp.tasks.compiled import BOS, PAD, Sequences, draw_inputs
@@ -45,7 +47,7 @@ def compile_program(
   name: str = 'program',
   unique_tokens: bool = False,
 ) -> CompiledProgram:
-  """Compiles a RASP program.
+  """Compiles a RASP program, and compares the model with it: see `convert`.
 
   Args:
     program: the expression to compute, a `tracr.rasp.rasp.SOp`.
@@ -58,24 +60,60 @@ def compile_program(
 
   Raises:
     ImportError: if Tracr is not installed.
-    NotImplementedError: if Tracr cannot compile the program.
+    ValueError: if Tracr cannot compile the program, or the model is not the
+      program on every input.
   """
   try:
     from tracr.compiler import compiling
+    from tracr.rasp import rasp
   except ImportError as error:
     raise ImportError(
       f'Tracr must be installed to compile programs ({error}); run pip install '
       "-e '.[tracr]'."
     ) from None
-  assembled = compiling.compile_rasp_to_model(
-    program,
-    set(vocab),
-    max_length,
-    causal=causal,
-    compiler_bos=BOS,
-    compiler_pad=PAD,
-  )
+  vocab = set(vocab)
+  _check_asked(rasp, program, vocab, max_length)
+  try:
+    assembled = compiling.compile_rasp_to_model(
+      program,
+      vocab,
+      max_length,
+      causal=causal,
+      compiler_bos=BOS,
+      compiler_pad=PAD,
+    )
+  except Exception as error:  # Tracr's own, and those of the user's functions
+    reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+    raise ValueError(
+      f'program {name} must be one that Tracr can compile, got {reason[:200]}; '
+      'write it in another way, or leave tokens out of vocab.'
+    ) from error
   return convert(assembled, program, name, unique_tokens)
+
+
+def _check_asked(rasp, program, vocab, max_length):
+  """Refuses what Tracr would fail on without saying why."""
+  if not isinstance(program, rasp.SOp) or isinstance(
+    program, type(rasp.tokens) | type(rasp.indices)
+  ):
+    raise ValueError(
+      'program must be a sequence operation that computes something, got '
+      f'{str(getattr(program, "label", program))[:60]!r}; tokens as they are '
+      'would be rasp.Map(lambda x: x, rasp.tokens).'
+    )
+  for token in (BOS, PAD, None):
+    if token in vocab:
+      raise ValueError(
+        f'vocab must leave {token!r} to the compiler, got it among the tokens; '
+        'rename it.'
+      )
+  if not vocab:
+    raise ValueError('vocab must have a token, got none; give e.g. {1, 2, 3}.')
+  if type(max_length) is not int or max_length < 1:
+    raise ValueError(
+      f'max_length must be a whole number of at least 1, got {max_length!r}; '
+      'give e.g. 5.'
+    )
 
 
 def convert(
@@ -86,6 +124,9 @@ def convert(
 ) -> CompiledProgram:
   """Turns what Tracr has compiled into a model with equal outputs.
 
+  The model is compared with Tracr's own and with RASP's interpreter on all
+  inputs, or on a sample where there are many: `agreement.inputs_to_compare`.
+
   Args:
     assembled: an `AssembledTransformerModel`, as `compile_rasp_to_model` gives
       it for `program`.
@@ -94,10 +135,13 @@ def convert(
     unique_tokens: whether it is defined only without repeated tokens.
 
   Raises:
-    ValueError: if the program is not the one that was compiled, or the model
-      has norms or another activation than relu.
+    ValueError: if the program is not the one that was compiled, the model has
+      norms or another activation than relu, two of its values read the same
+      (1 and '1'), or it is not the program on every input.
   """
-  layout = _layout(assembled, program)
+  from tracr.rasp import causal_eval
+
+  layout = layout_of(assembled, program)
   config = _config(assembled, layout)
   params = convert_params(config, assembled.params, layout.order, layout.output)
   channels = tuple(layout.names)
@@ -107,10 +151,18 @@ def convert(
     written = [writers[channel] for channel in own if writers.get(channel)]
     producers.update({label: written[0]} if written else {})
   producers.update(tokens=EMBED, indices=EMBED)
-  inputs = draw_inputs(
-    layout.vocab, config.context_length - 1, _EXAMPLES, 0, unique=unique_tokens
+  max_length = config.context_length - 1
+  examples = draw_inputs(
+    layout.vocab, max_length, _EXAMPLES, 0, unique=unique_tokens
   )
-  return CompiledProgram(
+  compared = agreement.inputs_to_compare(
+    layout.vocab, max_length, unique_tokens
+  )
+  both = Sequences(
+    *(np.concatenate(arrays) for arrays in zip(examples, compared, strict=True))
+  )
+  outputs = reference_outputs(assembled, program, both)
+  converted = CompiledProgram(
     name=name,
     config=config,
     params=params,
@@ -120,15 +172,22 @@ def convert(
     unique_tokens=unique_tokens,
     channels=channels,
     edges=frozenset(true_edges(layout.graph, program, producers)),
-    examples=Examples(*inputs, reference_outputs(assembled, program, inputs)),
+    examples=Examples(*examples, outputs[: len(examples.lengths)]),
   )
+  meaning = program
+  if config.causal:
+    meaning = functools.partial(causal_eval.evaluate, program)
+  agreement.check(
+    converted, compared, outputs[len(examples.lengths) :], meaning
+  )
+  return converted
 
 
 def reference_outputs(
   assembled: Any, program: Any, inputs: Sequences
 ) -> Float[np.ndarray, 'count time outputs']:
   """Outputs of Tracr's own model, before any argmax, 0 behind a length."""
-  output = _layout(assembled, program).output
+  output = layout_of(assembled, program).output
   count, time = inputs.tokens.shape
   forward = jax.jit(assembled.forward)
   result = np.zeros((count, time, len(output)), np.float32)
@@ -139,93 +198,6 @@ def reference_outputs(
     stream = forward(assembled.params, tokens).transformer_output.output
     result[chosen, :length] = np.asarray(stream)[..., output]
   return result
-
-
-class _Layout(NamedTuple):
-  """Names and places that the program alone determines.
-
-  Attributes:
-    graph: its expressions with their values.
-    vocab: token of every id.
-    names: residual channels by our names, in our order.
-    order: where each of them is in Tracr's model.
-    expressions: {Tracr's label of an expression: our names of its channels}.
-    output: residual channels of the output, in Tracr's model.
-    output_values: what they stand for; () for a number.
-    categorical: whether the output is one of these values.
-  """
-
-  graph: Any
-  vocab: tuple[Value, ...]
-  names: list[str]
-  order: list[int]
-  expressions: dict[str, list[str]]
-  output: list[int]
-  output_values: tuple[Value, ...]
-  categorical: bool
-
-
-def _layout(assembled, program):
-  from tracr.compiler import basis_inference, rasp_to_graph
-  from tracr.rasp import rasp
-
-  encoder = assembled.input_encoder
-  special = {encoder.bos_token: BOS, encoder.pad_token: PAD}
-  tokens = list(encoder.encoding_map)
-  extracted = rasp_to_graph.extract_rasp_graph(program)
-  positions = assembled.params['pos_embed']['embeddings'].shape[0] - 1
-  basis_inference.infer_bases(
-    extracted.graph, extracted.sink, set(tokens) - set(special), positions
-  )
-  renamed = {f'tokens:{t}': f'tokens:{special.get(t, t)}' for t in tokens}
-  renamed |= {f'indices:{i}': f'indices:{i}' for i in range(positions)}
-  renamed[ONE] = ONE
-  taken, expressions = {'tokens', 'indices', ONE}, {}
-  # What is read comes before what reads it, roughly.
-  for label, node in reversed(list(extracted.graph.nodes.items())):
-    expression = node['EXPR']
-    if label in ('tokens', 'indices') or not isinstance(expression, rasp.SOp):
-      continue
-    name = _new_name(expression.name, taken)
-    own = {}
-    for direction in node['OUTPUT_BASIS']:
-      value = '' if direction.value is None else f':{direction.value}'
-      own[str(direction)] = name + value
-    expressions[label] = list(own.values())
-    if isinstance(expression, rasp.SelectorWidth):
-      own[label + SHARE] = name + SHARE
-      expressions[label + SHARE] = [name + SHARE]
-    renamed |= own
-  places = {old: i for i, old in enumerate(assembled.residual_labels)}
-  sink = extracted.sink['OUTPUT_BASIS']
-  for old in [*places, *map(str, sink)]:
-    if old not in renamed or old not in places:
-      raise ValueError(
-        'program must be the one that was compiled, got another: it and the '
-        f'model do not share the channel {old!r}; pass the same expression.'
-      )
-  names = {new: places[old] for old, new in renamed.items() if old in places}
-  categorical = rasp.is_categorical(program)
-  return _Layout(
-    graph=extracted.graph,
-    vocab=tuple(special.get(t, t) for t in tokens),
-    names=list(names),
-    order=list(names.values()),
-    expressions=expressions,
-    output=[places[str(direction)] for direction in sink],
-    output_values=tuple(d.value for d in sink) if categorical else (),
-    categorical=categorical,
-  )
-
-
-def _new_name(name, taken):
-  """The name, or name_2, name_3, ... if it is taken."""
-  count, new = 1, name
-  while new in taken:
-    count += 1
-    new = f'{name}_{count}'
-  taken.add(new)
-  return new
 
 
 def _config(assembled, layout):

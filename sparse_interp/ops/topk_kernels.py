@@ -205,7 +205,7 @@ def keep_mask(
   Ties are broken by a second search, for the lowest indices among them, only
   where there are too many.
   """
-  bits = topk_search.magnitude_bits(x)
+  bits = topk_search.magnitude_bits(topk_search.written_down(x))
   wanted = jnp.maximum(count, 1)
   threshold = kth_largest(bits, wanted, impl)
   pivots = jnp.stack([jnp.maximum(threshold, 1), threshold + 1])

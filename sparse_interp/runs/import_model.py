@@ -19,10 +19,10 @@ from jaxtyping import Int
 from ml_collections import config_dict
 
 from sparse_interp.circuits.circuit import hash_params
-from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.files import versions, whole_file
+from sparse_interp.files import model_files, versions, whole_file
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.interop import remote, source
+from sparse_interp.interop import own_tokenizer, remote, source
+from sparse_interp.interop.own_tokenizer import OwnTokenizer
 from sparse_interp.models import GPTConfig
 from sparse_interp.runs import imported_text, parity
 from sparse_interp.sparsity import statistics
@@ -30,7 +30,6 @@ from sparse_interp.training import (
   checkpoints,
   hosts,
   metrics,
-  pretrain,
   ranges,
   sharding,
 )
@@ -59,6 +58,8 @@ def import_model(
   """
   begun = time.monotonic()
   _check(config)
+  if not workdir_lib.is_begun(workdir):  # else they may be gone since
+    _check_files(config)
   with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
     summary = workdir_lib.read_summary(workdir)
     if _is_complete(workdir, summary):
@@ -66,8 +67,11 @@ def import_model(
       metrics.say(_PHASE, f'done already: {workdir}')
       _print(summary)
       return summary
-    with _on_this_machine(config.source, claim) as directory:
-      read = _read(config, directory)
+    with (
+      _on_this_machine(config.source, claim) as directory,
+      _tokenizer_here(config.tokenizer, claim) as named,
+    ):
+      read = _read(config, directory, named)
     _write(workdir, read, claim)
     summary = workdir_lib.add_to_summary(
       workdir,
@@ -80,12 +84,11 @@ def import_model(
 
 def _is_complete(workdir: str, summary: dict[str, Any]) -> bool:
   """Whether all that was imported is there."""
-  if 'imported' not in summary:
-    return False
-  names = ['model.json', 'checkpoints/0']
-  if summary['tokenizer_hash'] is not None:
-    names += ['tokenizer.json', pretrain.SAMPLE]
-  return all((pathlib.Path(workdir) / name).exists() for name in names)
+  return (
+    model_files.is_whole(workdir)
+    and checkpoints.latest_step(workdir) is not None
+    and 'imported' in summary
+  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,7 +101,7 @@ class _Read:
   sha256: str
   notes: list[str]
   parity: dict[str, Any] | None
-  tokenizer: Tokenizer | None
+  tokenizer: OwnTokenizer | None
   windows: Int[np.ndarray, '_ _'] | None
   corpus_hash: str | None
 
@@ -109,12 +112,6 @@ def _check(config):
       'source must name a directory with a model, got nothing; give '
       '--config.source=<path>.'
     )
-  path = _directory_of(config.source)
-  if not remote.is_remote(path) and not pathlib.Path(path).is_dir():
-    raise ValueError(
-      f'source must be a directory or its file with weights, got {path}, '
-      'where there is no directory; correct the path.'
-    )
   ranges.check_seed(config)
   ranges.check_whole(config, {}, {'length': 2})
   ranges.check_number(config, 'tolerance', above=0)
@@ -124,6 +121,15 @@ def _check(config):
     raise ValueError(
       'sha256 must be 64 hexadecimal digits, got '
       f'{config.sha256[:80]!r}; correct the checksum.'
+    )
+
+
+def _check_files(config):
+  path = _directory_of(config.source)
+  if not remote.is_remote(path) and not pathlib.Path(path).is_dir():
+    raise ValueError(
+      f'source must be a directory or its file with weights, got {path}, '
+      'where there is no directory; correct the path.'
     )
   if config.reference and not pathlib.Path(config.reference).is_file():
     raise ValueError(
@@ -155,11 +161,33 @@ def _on_this_machine(
     yield pathlib.Path(path)
     return
   # In the workdir, since that disk has to hold the model anyway.
-  with claim.scratch() as copy:
+  with claim.scratch('source') as copy:
     found = remote.copy(path, source.FILES, copy)
     found += remote.copy(path, source.shards(copy), copy)
     metrics.say(_PHASE, f'copied {", ".join(found) or "nothing"} from {path}')
     yield copy
+
+
+@contextlib.contextmanager
+def _tokenizer_here(
+  path: str | None, claim: workdir_lib.Claim
+) -> Iterator[str | None]:
+  """Yields the path of a tokenizer that is named; of a copy if it is remote."""
+  if path is None or not remote.is_remote(path):
+    yield path
+    return
+  head, _, name = path.rstrip('/').rpartition('/')
+  is_file = name.endswith(own_tokenizer.ENDINGS)
+  wanted = dict.fromkeys([*own_tokenizer.FILES, *[name] * is_file])
+  with claim.scratch('tokenizer') as copy:
+    found = remote.copy(head if is_file else path, wanted, copy, 'tokenizer')
+    if not found or (is_file and name not in found):
+      raise ValueError(
+        f'tokenizer must name files that are there, got nothing at {path}; '
+        'correct the path.'
+      )
+    metrics.say(_PHASE, f'copied {", ".join(found)} from {path}')
+    yield str(copy / name if is_file else copy)
 
 
 def _check_unchanged(config, digest):
@@ -174,7 +202,9 @@ def _check_unchanged(config, digest):
     )
 
 
-def _read(config: config_dict.ConfigDict, directory: pathlib.Path) -> _Read:
+def _read(
+  config: config_dict.ConfigDict, directory: pathlib.Path, named: str | None
+) -> _Read:
   digest = source.sha256(directory)
   if config.sha256 and config.sha256.lower() != digest:
     raise ValueError(
@@ -189,11 +219,11 @@ def _read(config: config_dict.ConfigDict, directory: pathlib.Path) -> _Read:
   apart = None
   if config.reference:
     apart = parity.measure(model, params, config.reference, config.tolerance)
-  tokenizer = imported_text.find_tokenizer(config.tokenizer, directory, model)
+  tokenizer = imported_text.find_tokenizer(named, directory, model, kind)
   windows = corpus_hash = None
   if tokenizer is not None:
     windows, corpus_hash = imported_text.cut_windows(
-      config.text, config.length, config.seed, model, tokenizer
+      config.text, config.length, config.seed, model, tokenizer.tokenizer
     )
   return _Read(
     kind, model, params, digest, notes, apart, tokenizer, windows, corpus_hash
@@ -219,22 +249,20 @@ def _notes() -> Iterator[list[str]]:
 def _write(workdir: str, read: _Read, claim: workdir_lib.Claim) -> None:
   directory = pathlib.Path(workdir)
   if read.tokenizer is not None:
-    read.tokenizer.save(directory / 'tokenizer.json')
+    read.tokenizer.tokenizer.save(directory / model_files.TOKENIZER)
     with (
-      whole_file.writing(directory / pretrain.SAMPLE) as part,
+      whole_file.writing(directory / model_files.SAMPLE) as part,
       part.open('wb') as file,
     ):
       np.save(file, read.windows)
   claim.record('checkpoints', directory=True)
   claim.settle()
   checkpoints.save_params(workdir, read.params)
-  workdir_lib.write_json(
-    directory / 'model.json', dataclasses.asdict(read.config)
-  )
+  model_files.write(workdir, dataclasses.asdict(read.config))
 
 
 def _entries(config: config_dict.ConfigDict, read: _Read) -> dict[str, Any]:
-  tensors = statistics.named_tensors(read.params)
+  own, tensors = read.tokenizer, statistics.named_tensors(read.params)
   tokens = 0 if read.windows is None else int(read.windows.size)
   return {
     'asked': {'config': config.to_dict(), 'seed': config.seed},
@@ -259,7 +287,8 @@ def _entries(config: config_dict.ConfigDict, read: _Read) -> dict[str, Any]:
       for name, tensor in tensors.items()
     },
     'corpus_hash': read.corpus_hash,
-    'tokenizer_hash': read.tokenizer and read.tokenizer.hash,
+    'tokenizer_hash': own and own.tokenizer.hash,
+    'tokenizer': own and imported_text.describe(own, read.config),
     'code_version': workdir_lib.code_version(),
     'versions': versions.add([], versions.current(), phase=_PHASE),
     'device': sharding.device_name(),
@@ -281,6 +310,8 @@ def _print(summary: dict[str, Any]) -> None:
   print(f'sha256 of the weights: {imported["sha256"]}')
   print(f'params_hash: {imported["params_hash"]}')
   print(f'tokenizer_hash: {summary["tokenizer_hash"]}')
+  if summary.get('tokenizer'):
+    print(f'tokenizer: {summary["tokenizer"]["rule"]}')
   apart = imported['parity']
   if apart is None:
     print('parity: no --config.reference was given')

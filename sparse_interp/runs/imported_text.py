@@ -1,16 +1,20 @@
 """Tokenizer and text of an imported model: what its training would have had."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from sparse_interp.data import corpora
 from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.interop import bpe_files
+from sparse_interp.interop import own_tokenizer
+from sparse_interp.interop.own_tokenizer import OwnTokenizer
 from sparse_interp.models import GPTConfig
 from sparse_interp.training import metrics
 
+# The name of no tokenizer.
+NO_TOKENIZER = 'none'
 _PHASE = 'import'
 _SAMPLE_TOKENS = 65_536
 _TEXT_BYTES = 4_000_000  # more than hold that many tokens
@@ -18,49 +22,63 @@ _CORPORA = ('stdlib', 'idioms', 'files:', 'jsonl:', 'parquet:')
 
 
 def find_tokenizer(
-  named: str | None, directory: pathlib.Path, model: GPTConfig
-) -> Tokenizer | None:
+  named: str | None, directory: pathlib.Path, model: GPTConfig, kind: str
+) -> OwnTokenizer | None:
   """The tokenizer that is named, or the one beside the model, or None.
 
   Args:
-    named: directory with vocab.bpe and encoder.json or with tokenizer.json, or
-      such a file.
+    named: directory with `own_tokenizer.FILES` on this machine, or one of them;
+      'none': there is to be none.
     directory: of the model.
     model: what it is for.
+    kind: of the model, as `source.load` calls it.
 
   Raises:
-    ValueError: the one that is named cannot be read, or the one found has more
-      entries than the model.
+    ValueError: there are files, but they cannot be read or would not encode
+      text as the model's own tokenizer, or have more entries than the model.
   """
-  place = pathlib.Path(named or directory)
-  tokenizer = None
-  if (place / 'vocab.bpe').is_file():
-    tokenizer = bpe_files.load(place)
-  elif place.is_file() or (place / 'tokenizer.json').is_file():
-    path = place if place.is_file() else place / 'tokenizer.json'
-    try:
-      tokenizer = Tokenizer.load(path)
-    except ValueError:
-      if named:
-        raise
-      metrics.say(_PHASE, f'{path.name} of the source is of another kind')
-  elif named:
+  own = None
+  if named != NO_TOKENIZER:
+    own = own_tokenizer.find(named or directory, directory, kind)
+  if own is None and named not in (None, NO_TOKENIZER):
     raise ValueError(
-      'tokenizer must be a directory with vocab.bpe and encoder.json or with '
-      f'tokenizer.json, got {place}; correct the path.'
+      'tokenizer must be a directory with tokenizer.json, with vocab.json and '
+      'merges.txt, or with encoder.json and vocab.bpe, or such a file, got '
+      f'{named}; correct the path.'
     )
-  if tokenizer is None:
+  if own is None:
     metrics.say(
       _PHASE,
       'no tokenizer: the model can be loaded, but prune needs one; give '
       '--config.tokenizer and another workdir',
     )
-  elif tokenizer.vocab_size > model.vocab_size:
+    return None
+  tokenizer = own.tokenizer
+  if tokenizer.vocab_size > model.vocab_size:
     raise ValueError(
       f'tokenizer must have at most the {model.vocab_size} entries of the '
-      f'model, got {tokenizer.vocab_size}; give the one of this model.'
+      f'model, got {tokenizer.vocab_size} in {", ".join(own.files)}; give the '
+      f'one of this model, or --config.tokenizer={NO_TOKENIZER}.'
     )
-  return tokenizer
+  metrics.say(_PHASE, f'tokenizer: {describe(own, model)["rule"]}')
+  return own
+
+
+def describe(own: OwnTokenizer, model: GPTConfig) -> dict[str, Any]:
+  """What the summary says of a tokenizer."""
+  tokenizer = own.tokenizer
+  files = ' and '.join(own.files)
+  spare = model.vocab_size - tokenizer.vocab_size
+  said = f'{spare} rows of the model have no entry; ' if spare else ''
+  return {
+    'files': list(own.files),
+    'entries': tokenizer.vocab_size,
+    'rows_without_entry': spare,
+    'end_of_text': tokenizer.eot,
+    'pattern': tokenizer.pattern,
+    'rule': f'{tokenizer.vocab_size} entries of {files}; {said}'
+    f'{tokenizer.rule} ({own.why})',
+  }
 
 
 def check_text(text: str) -> None:
@@ -86,6 +104,7 @@ def cut_windows(
 
   Returns:
     Windows of tokens, at most 65,536 tokens in all, and the hash of the text.
+    Documents that the tokenizer would change are left out.
 
   Raises:
     ValueError: there is too little text, or the length is beyond the context.
@@ -97,11 +116,16 @@ def cut_windows(
       f'{model.context_length}, got {length}; choose less.'
     )
   documents = corpora.read_corpus(_corpus(text), seed, _TEXT_BYTES)
-  stream = []
+  stream, skipped = [], 0
   for document in documents:
+    if not tokenizer.can_encode(document):
+      skipped += 1
+      continue
     stream += [tokenizer.eot, *tokenizer.encode(document)]
     if len(stream) >= _SAMPLE_TOKENS:
       break
+  if skipped:
+    metrics.say(_PHASE, f'{skipped} documents skipped, which are not NFC')
   count = min(len(stream), _SAMPLE_TOKENS) // length
   if not count:
     raise ValueError(

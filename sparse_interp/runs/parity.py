@@ -1,17 +1,16 @@
 """How far a model is from what was recorded of it elsewhere."""
 
 import os
-import pathlib
-import zipfile
-import zlib
 from typing import Any
 
 import jax
 import numpy as np
 
+from sparse_interp.files import npz
 from sparse_interp.models import GPT, GPTConfig
 
 _PREFIX = 'act__'
+_AGAIN = 'record it again from the model in the source'
 
 
 def measure(
@@ -74,18 +73,12 @@ def measure(
 
 
 def _read(path):
-  try:
-    with np.load(pathlib.Path(path), allow_pickle=False) as archive:
-      names = [
-        name
-        for name in archive.files
-        if name in ('tokens', 'logits') or name.startswith(_PREFIX)
-      ]
-      recorded = {name: archive[name] for name in names}
-  except (zipfile.BadZipFile, zlib.error, EOFError, ValueError):
-    raise _wrong(path, 'be a whole npz archive of plain arrays') from None
-  except (AttributeError, TypeError):
-    raise _wrong(path, 'be an npz archive, not one array') from None
+  with npz.opened(path, _AGAIN) as archive:
+    recorded = {
+      name: archive.read(name)
+      for name in archive.headers
+      if name in ('tokens', 'logits') or name.startswith(_PREFIX)
+    }
   for name in ('tokens', 'logits'):
     if name not in recorded:
       raise _wrong(path, f'hold an array {name}')
@@ -100,7 +93,4 @@ def _difference(path, name, found, recorded):
 
 
 def _wrong(path, constraint):
-  return ValueError(
-    f'reference {os.fspath(path)} must {constraint}; record it again from the '
-    'model in the source.'
-  )
+  return ValueError(f'reference {os.fspath(path)} must {constraint}; {_AGAIN}.')

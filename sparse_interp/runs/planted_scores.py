@@ -19,6 +19,7 @@ from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.pruning import Progress
 from sparse_interp.circuits.recovery import set_scores
 from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.files import model_files
 from sparse_interp.interop.planted import draw, plant
 from sparse_interp.interop.planted_programs import Program
 from sparse_interp.models import GPTConfig
@@ -37,7 +38,8 @@ _GUESS = 64
 def load(workdir: str | pathlib.Path) -> tuple[GPTConfig, dict, np.ndarray]:
   """A pretrained model and its sample of pretraining text."""
   config, params = pretrain.load_model(workdir)
-  return config, params, np.load(pathlib.Path(workdir) / pretrain.SAMPLE)
+  sample = model_files.checked(workdir, model_files.SAMPLE)
+  return config, params, np.load(sample)
 
 
 def score_planted(

@@ -7,14 +7,17 @@ from ml_collections import config_dict
 
 from sparse_interp import tasks as tasks_lib
 from sparse_interp.circuits import gated_model
+from sparse_interp.circuits.counting import counting
 from sparse_interp.circuits.faithfulness import evaluate_model
 from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.task_loss import make_pairs
-from sparse_interp.configs import fields
+from sparse_interp.configs import fields as config_fields
+from sparse_interp.models import GPTConfig
 from sparse_interp.runs import table
 from sparse_interp.runs.pretrained import Model
 from sparse_interp.tasks.encoding import EncodedTask, encode_task
-from sparse_interp.training import metrics
+from sparse_interp.training import estimate, fields, free_memory, metrics
 
 _PHASE = 'prune'
 
@@ -35,7 +38,7 @@ def task_names(config: config_dict.ConfigDict) -> list[str]:
   """Names of the tasks asked for, all of them for 'all'."""
   if config.tasks == 'all':
     return list(tasks_lib.TASKS)
-  names = fields.names_in(config.tasks)
+  names = config_fields.names_in(config.tasks)
   if not names:
     raise ValueError(
       'tasks must be all, or names with commas between, got '
@@ -57,6 +60,7 @@ def measure_tasks(
     ValueError: tasks were asked for by name, and none of them can be posed or
       none was learned.
   """
+  check_memory(config, model.config)
   gated = gated_model.make(model.config, model.params, model.means)
   measured = {}
   for name in task_names(config):
@@ -66,6 +70,30 @@ def measure_tasks(
   if config.tasks != 'all' and not any(e['learned'] for e in entries.values()):
     raise ValueError(why_none(entries, config.prune.target_loss))
   return measured
+
+
+def check_memory(config: config_dict.ConfigDict, model: GPTConfig) -> None:
+  """Refuses more pairs or steps than the memory that is free can hold.
+
+  Args:
+    config: with `tasks`, `pairs` and `prune`.
+    model: that will be pruned.
+
+  Raises:
+    ValueError: see `estimate.check`.
+  """
+  pairs = config.pairs
+  asked = fields.read(PruneConfig, config.prune.to_dict(), 'prune')
+  parts = estimate.of_pruning(
+    model,
+    len(task_names(config)),
+    pairs.train,
+    pairs.test,
+    min(pairs.length, model.context_length),
+    asked.steps,
+    asked.batch_pairs,
+  )
+  estimate.check(parts, free_memory.of_machine())
 
 
 def why_none(entries: Mapping[str, Any], target: float) -> str:
@@ -86,16 +114,24 @@ def _measure_task(
 ) -> Measured:
   pairs, task = config.pairs, tasks_lib.TASKS[name]
   length = min(pairs.length, model.config.context_length)
+  show = table.progress(_PHASE, name)
   try:
     train, test = (
-      encode_task(task, model.tokenizer, split, count, length, config.seed)
+      encode_task(
+        *(task, model.tokenizer, split, count, length, config.seed),
+        counting(show, f'draw {split} pairs'),
+      )
       for split, count in (('train', pairs.train), ('test', pairs.test))
     )
   except ValueError as error:
     entry = {'learned': False, 'full_loss': None, 'unposable': str(error)}
     return Measured(entry | {'circuit': None}, None)
   measured = evaluate_model(
-    gated, make_pairs(test), test.conditions, config.seed
+    gated,
+    make_pairs(test),
+    test.conditions,
+    config.seed,
+    counting(show, 'full model'),
   )
   entry = {
     **measured,

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparse_interp.circuits.ablation import site_means
 from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.files import versions
+from sparse_interp.files import model_files, versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPTConfig
 from sparse_interp.training import metrics, pretrain
@@ -47,23 +47,25 @@ def load(workdir: str | pathlib.Path) -> Model:
   """
   workdir = pathlib.Path(workdir)
   config, params = pretrain.load_model(workdir)
-  if not (workdir / pretrain.SAMPLE).exists():
+  if not model_files.lists(workdir, model_files.SAMPLE):
     raise ValueError(
-      f'model_workdir must hold text as {pretrain.SAMPLE}, which means of '
+      f'model_workdir must hold text as {model_files.SAMPLE}, which means of '
       f'removed nodes are measured on, got {workdir} without it; import the '
       'model again with --config.tokenizer=<directory>.'
     )
   # Restored arrays are bound to their device. Mixed with others that are not,
   # they would have every jitted function compiled twice.
   params = jax.tree.map(jnp.asarray, jax.device_get(params))
-  windows = np.load(workdir / pretrain.SAMPLE)
+  windows = np.load(model_files.checked(workdir, model_files.SAMPLE))
   metrics.say(_PHASE, f'means of all nodes over {windows.size} tokens')
   batches = np.array_split(windows, max(1, len(windows) // 32))
   summary = workdir_lib.read_summary(workdir)
   return Model(
     config=config,
     params=params,
-    tokenizer=Tokenizer.load(workdir / 'tokenizer.json'),
+    tokenizer=Tokenizer.load(
+      model_files.checked(workdir, model_files.TOKENIZER)
+    ),
     means=site_means(config, params, batches),
     mean_tokens=int(windows.size),
     provenance={

@@ -3,8 +3,9 @@
 Every task is posed to the full model first. Those that it solves on test pairs
 are pruned on training pairs; a circuit is reported only if it meets three
 bounds on the test pairs, and where it does not, the summary says which it
-missed. A circuit is written when it is found, so that an interrupted run goes
-on with the next task.
+missed. A circuit is written when it is found, and what is known on the way to
+it lies in pruning/, so that an interrupted run goes on where it was, in the
+middle of a task, too.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from ml_collections import config_dict
 
 from sparse_interp import tasks as tasks_lib
 from sparse_interp.circuits import circuit as circuit_lib
+from sparse_interp.circuits import unfinished
 from sparse_interp.circuits.circuit import Circuit
 from sparse_interp.circuits.find import find_circuit
 from sparse_interp.circuits.from_ranking import Unprunable
@@ -24,25 +26,11 @@ from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.sweep import geometric_mean
 from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.runs import pose, pretrained, report, table
+from sparse_interp.runs import pose, pretrained, prune_report, report, table
 from sparse_interp.tasks.encoding import EncodedTask
 from sparse_interp.training import fields, hosts, metrics, ranges, sharding
 
 _PHASE = 'prune'
-
-# Losses are two-way cross-entropies in nats: ln 2 = 0.69 is a coin toss.
-FORMULAS = {
-  'full_loss': 'two-way cross-entropy in nats between the answers of a pair at '
-  'the last token, mean over both sides and all test pairs, full model',
-  'test_loss': 'the same with every node or edge outside the circuit ablated, '
-  'logits scaled and shifted as fitted on train pairs',
-  'test_kl': 'KL(full model || circuit) over the two answers, test pairs',
-  'necessity_loss': 'full model with the circuit ablated, test pairs',
-  'random_loss': 'random circuit of equal size at every site or matrix, test '
-  'pairs, mean over draws',
-  'edges': 'nonzero weights between kept nodes; with gates on edges, kept ones',
-  'intervals': '95 % bootstrap over test pairs',
-}
 
 
 def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -176,7 +164,8 @@ def find_circuits(
     name: _load_own(directory, model, name)
     for name, directory in directories.items()
   }
-  if any(earlier.values()):
+  on_the_way = {n: pathlib.Path(workdir) / 'pruning' / n for n in chosen}
+  if not all(earlier.values()):
     _say_versions(earlier.values())
   # What made the model comes first, where it was made in this workdir.
   history = [
@@ -186,9 +175,16 @@ def find_circuits(
   ]
   begun, refused = time.monotonic(), []
   for i, name in enumerate(chosen):
+    for file in unfinished.FILES:
+      claim.record(f'pruning/{name}/{file}')
     try:
       circuit = earlier[name] or _prune_task(
-        config, model, hyperparameters, measured[name].pairs, name
+        config,
+        model,
+        hyperparameters,
+        measured[name].pairs,
+        name,
+        on_the_way[name],
       )
     except Unprunable as error:
       refused.append(error)
@@ -200,12 +196,19 @@ def find_circuits(
       circuit_lib.save(circuit, directories[name])
     by = circuit.provenance.get('versions', {})
     history = versions.add(history, by, phase=_PHASE, from_task=name)
-    entries[name] |= _report(circuit, hyperparameters)
+    unfinished.remove(on_the_way[name])
+    entries[name] |= prune_report.report(circuit, hyperparameters)
     per_task = (time.monotonic() - begun) / (i + 1)
     left = metrics.duration(per_task * (len(chosen) - i - 1))
     metrics.say(
       _PHASE, f'{table.circuit_line(name, entries[name])}, {left} left'
     )
+  # Those without a circuit have kept theirs until now: a run cut by a limit
+  # time and again must not learn the same gates each time.
+  for directory in on_the_way.values():
+    unfinished.remove(directory)
+  with contextlib.suppress(OSError):  # missing, or not empty
+    (pathlib.Path(workdir) / 'pruning').rmdir()
   if config.tasks != 'all' and refused and len(refused) == len(chosen):
     raise refused[0]
   edges = [
@@ -217,8 +220,10 @@ def find_circuits(
     'tasks': entries,
     'learned_tasks': learned,
     'pruned_tasks': [n for n in chosen if entries[n]['circuit'] is not None],
+    'target_loss': hyperparameters.target_loss,
+    'target_on': hyperparameters.target_on,
     'geometric_mean_edges': geometric_mean(edges),
-    'formulas': FORMULAS,
+    'formulas': prune_report.FORMULAS,
     'params_hash': circuit_lib.hash_params(model.params),
     'versions': history,
   }
@@ -243,14 +248,16 @@ def _load_own(
   """Reads a circuit found earlier; None if it is missing or damaged.
 
   Raises:
-    ValueError: it was found in another model.
+    ValueError: it was found in another model, or by another version.
   """
   if not (directory / 'circuit.json').exists():
     return None
   try:
     circuit = _load_of_task(directory, name)
   except ValueError as error:
-    metrics.say(_PHASE, f'{name:<28} found anew: {error}')
+    if 'schema_version' in str(error):  # whole, but of another version
+      raise
+    metrics.say(_PHASE, f'{name:<28} is found anew: {error}')
     return None
   found = circuit.provenance['params_hash']
   asked = circuit_lib.hash_params(model.params)
@@ -280,6 +287,7 @@ def _prune_task(
   hyperparameters: PruneConfig,
   posed: tuple[EncodedTask, EncodedTask],
   name: str,
+  on_the_way: pathlib.Path,
 ) -> Circuit:
   begun = time.monotonic()
   circuit = find_circuit(
@@ -294,76 +302,12 @@ def _prune_task(
     pieces=model.tokenizer.pieces,
     description=tasks_lib.TASKS[name].description,
     mean_tokens=model.mean_tokens,
+    directory=on_the_way,
   )
   seconds = time.monotonic() - begun
   return dataclasses.replace(
     circuit, provenance=circuit.provenance | {'prune_seconds': seconds}
   )
-
-
-def _report(circuit: Circuit, config: PruneConfig) -> dict[str, Any]:
-  """The circuit's part of a task's entry, or what it missed."""
-  found = {
-    'nodes': circuit.node_count,
-    'edges': circuit.edge_count,
-    **{
-      name: circuit.metrics[name]
-      for loss in ('test_loss', 'test_kl', 'necessity_loss', 'random_loss')
-      for name in (loss, f'{loss}_interval')
-    },
-    'test_conditions': circuit.metrics['test_conditions'],
-    'ablation': _ablation_in_words(circuit.ablation),
-    'gates': circuit.gates,
-  }
-  reached = 'test_kl' if config.target_on == 'kl' else 'test_loss'
-  missed = missed_bounds(
-    found[reached],
-    found['necessity_loss'],
-    found['random_loss'],
-    config.target_loss,
-    reached,
-  )
-  if missed:
-    return {
-      'circuit': None,
-      'failed_circuit': {**found, 'missed': missed},
-      'reason': (
-        f'the circuit found ({found["nodes"]} nodes, {found["edges"]} edges, '
-        f'test loss {found["test_loss"]:.3f}, necessity '
-        f'{found["necessity_loss"]:.2f}, random {found["random_loss"]:.2f}) '
-        f'missed {", ".join(missed)}'
-      ),
-    }
-  return {'circuit': found}
-
-
-def _ablation_in_words(ablation: Mapping[str, Any]) -> str:
-  kind = ablation['kind']
-  return kind if kind == 'zero' else f'{kind} over {ablation["over"]}'
-
-
-def missed_bounds(
-  reached: float,
-  necessity_loss: float,
-  random_loss: float,
-  target: float,
-  name: str = 'test_loss',
-) -> list[str]:
-  """The bounds that a circuit must meet on test pairs and does not.
-
-  Args:
-    reached: loss that the target is for.
-    necessity_loss: of the model without the circuit.
-    random_loss: of random circuits.
-    target: largest loss allowed.
-    name: of the loss that the target is for.
-  """
-  bounds = {
-    f'{name} <= {target}': reached <= target,
-    'necessity_loss >= 0.5': necessity_loss >= 0.5,
-    'random_loss >= 0.5': random_loss >= 0.5,
-  }
-  return [bound for bound, met in bounds.items() if not met]
 
 
 def is_complete(workdir: str | pathlib.Path) -> bool:

@@ -27,7 +27,8 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: a field of the configuration is wrong.
   """
   prune.check(config)
-  pretrain.check(config)
+  plan = pretrain.check(config, workdir)
+  pose.check_memory(config, plan.model)
   with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
     summary = pretrain.pretrain(config, workdir)
     if not hosts.leads():  # one finds the circuits

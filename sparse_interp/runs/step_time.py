@@ -21,7 +21,13 @@ from sparse_interp.benchmarks.case import AbsentError
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT
 from sparse_interp.runs.torch_step import torch_step
-from sparse_interp.training import hosts, metrics, optimizer, ranges
+from sparse_interp.training import (
+  free_memory,
+  hosts,
+  metrics,
+  optimizer,
+  ranges,
+)
 from sparse_interp.training import plan as plan_lib
 from sparse_interp.training import state as state_lib
 
@@ -120,7 +126,10 @@ def _take_turns(
 
 
 def _make(name: str, config: config_dict.ConfigDict) -> Step:
-  plan = plan_lib.make_plan(_dense_twin(config) if name == 'dense' else config)
+  plan = plan_lib.make_plan(
+    _dense_twin(config) if name == 'dense' else config,
+    free_memory.of_devices(),
+  )
   shape = (config.data.batch_size, config.data.length)
   tokens = jax.random.randint(
     jax.random.key(config.seed), shape, 0, config.data.vocab_size

@@ -12,6 +12,7 @@ the same number of trials, and made into circuits by the same search:
 Circuits are counted in edges and measured on test pairs.
 """
 
+import contextlib
 import pathlib
 import time
 from typing import Any
@@ -25,6 +26,7 @@ from sparse_interp.circuits import (
   from_ranking,
   gated_model,
   sweep,
+  unfinished,
 )
 from sparse_interp.circuits.answers import answer_by_gates
 from sparse_interp.circuits.faithfulness import bootstrap_interval
@@ -35,6 +37,7 @@ from sparse_interp.circuits.parts import parts_of
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.search import search
 from sparse_interp.circuits.task_loss import Pairs, make_pairs
+from sparse_interp.circuits.unfinished import Unfinished
 from sparse_interp.files import sealed, versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import (
@@ -166,6 +169,7 @@ def compare(
   if path.exists():
     return sealed.read_json(path, 'delete it and run again')
   claim.settle()
+  on_the_way = workdir / 'pruning' / name
   progress = table.progress(_PHASE, name)
   result = {'trials': config.trials, 'circuits': {}, 'search': {}, 'curves': {}}
   try:
@@ -189,7 +193,8 @@ def compare(
       for method, eliminate in zip(methods, (False, True), strict=True):
         asked = hyperparameters(config, gates, eliminate)
         result['circuits'][method] = measure(
-          model, ranking, data, asked, test, config.seed, progress
+          *(model, ranking, data, asked, test, config.seed, progress),
+          on_the_way / method,
         )
       result['search'][gates] = {
         'default_edges': found.trials[0]['edges'],
@@ -203,13 +208,19 @@ def compare(
     scores = attribution.attribution(model, data.fitting, sizes)
     ranking = attribution.order(scores), sum(sizes.values()) // 8
     result['circuits']['attribution'] = measure(
-      model, ranking, data, base, test, config.seed, progress
+      *(model, ranking, data, base, test, config.seed, progress),
+      on_the_way / 'attribution',
     )
     result['curves']['attribution'] = _curve(config, model, ranking, data, base)
   except from_ranking.Unprunable as error:
     result = {'not_pruned': str(error)}
   result['versions'] = versions.current()
   sealed.write_json(path, result)
+  for directory in on_the_way.glob('*'):
+    unfinished.remove(directory)
+  for directory in (on_the_way, on_the_way.parent):
+    with contextlib.suppress(OSError):  # missing, or not empty
+      directory.rmdir()
   return sealed.read_json(path, 'run again')
 
 
@@ -221,10 +232,23 @@ def measure(
   test: Pairs,
   seed: int,
   progress: Any,
+  on_the_way: pathlib.Path,
 ) -> dict[str, Any]:
   """The circuit that a ranking leads to, counted, measured on test pairs."""
   sizes = from_ranking.units_of(model, config)
-  found = from_ranking.select(model, *ranking, sizes, data, config, progress)
+  order, active = ranking
+  known = Unfinished(
+    on_the_way,
+    {
+      **unfinished.identity(model, data._asdict(), config, seed),
+      'ranking': [unfinished.digest(order), active],
+      'model': repr(model.config),
+      'machine': unfinished.machine(),
+    },
+  )
+  found = from_ranking.select(
+    model, order, active, sizes, data, config, progress, known
+  )
   parts = parts_of(model, found.keep, sizes)
   answers = answer_by_gates(model, sizes)(found.keep, test)
   losses = np.asarray(pair_losses(answers, found.scale, found.shift))

@@ -1,7 +1,7 @@
 """What the prune run says on the console: lines as it goes, a table at last."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparse_interp.circuits.pruning import Progress
@@ -24,12 +24,33 @@ def circuit_line(name: str, entry: Mapping[str, Any]) -> str:
   found = entry['circuit'] or entry['failed_circuit']
   line = (
     f'{name:<28} {found["nodes"]} nodes, {found["edges"]} edges, '
-    f'test loss {found["test_loss"]:.3f}, '
-    f'necessity {found["necessity_loss"]:.2f}, '
-    f'random {found["random_loss"]:.2f}'
+    f'test loss {found["test_loss"]:.3f} (raw {found["raw_loss"]:.3f}), '
+    f'necessity {found["necessity_loss"]:.3f}, '
+    f'random {found["random_loss"]:.3f}'
   )
-  missed = found.get('missed')
-  return f'{line}, NOT REPORTED: missed {missed}' if missed else line
+  if 'missed' not in found:
+    return line
+  missed = missed_in_words(found, found['missed'])
+  return f'{line}, NOT REPORTED: missed {missed}'
+
+
+def missed_in_words(found: Mapping[str, Any], missed: Sequence[str]) -> str:
+  """Bounds like 'random_loss >= 0.5', each with the number that missed it.
+
+  Args:
+    found: loss by name.
+    missed: the bounds.
+  """
+  words = []
+  for bound in missed:
+    name, _, limit = bound.split(' ')
+    value = found[name]
+    # No rounding may make the number look like the limit.
+    digits = next(
+      n for n in range(3, 18) if float(f'{value:.{n}f}') != float(limit)
+    )
+    words.append(f'{bound} with {value:.{digits}f}')
+  return ', '.join(words)
 
 
 def progress_line(name: str, numbers: Mapping[str, Any]) -> str:
@@ -37,10 +58,13 @@ def progress_line(name: str, numbers: Mapping[str, Any]) -> str:
   shown = [
     f'{key} {value:.3f}' if isinstance(value, float) else f'{key} {value}'
     for key, value in numbers.items()
-    if key not in ('phase', 'seconds_left')
+    if key not in ('phase', 'seconds_left', 'about_seconds_left')
   ]
-  if 'seconds_left' in numbers:
-    shown.append(f'{metrics.duration(numbers["seconds_left"])} left')
+  for about in ('', 'about_'):
+    seconds = numbers.get(f'{about}seconds_left')
+    if seconds is not None:
+      word = about.replace('_', ' ')
+      shown.append(f'{word}{metrics.duration(seconds)} left')
   return f'{name:<28} {numbers.get("phase", "")}: {", ".join(shown)}'
 
 
@@ -64,35 +88,40 @@ def progress(phase: str, name: str) -> Progress:
 def print_table(summary: Mapping[str, Any]) -> None:
   """Prints the circuits of a summary as a table."""
   head = (
-    f'{"task":<28}{"full":>7}{"nodes":>7}{"edges":>7}{"circuit":>9}'
+    f'{"task":<28}{"full":>7}{"nodes":>7}{"edges":>7}{"circuit":>9}{"raw":>8}'
     f'{"ablated":>9}{"random":>8}'
   )
   lines = [head, '-' * len(head)]
   for name, entry in summary['tasks'].items():
     full = entry['full_loss']
     line = f'{name:<28}{"-" if full is None else f"{full:.3f}":>7}'
-    found = entry['circuit']
-    if found is not None:
-      line += (
-        f'{found["nodes"]:>7}{found["edges"]:>7}{found["test_loss"]:>9.3f}'
-        f'{found["necessity_loss"]:>9.2f}{found["random_loss"]:>8.2f}'
-      )
-    elif 'failed_circuit' in entry:
-      line += '  missed ' + ', '.join(entry['failed_circuit']['missed'])
-    elif 'unposable' in entry:
-      line += '  cannot be posed'
-    elif 'not_pruned' in entry:
-      line += '  learned, left out'
-    else:
-      line += '  not learned'
-    lines.append(line)
+    lines.append(line + _outcome(entry))
   circuits = [entry['circuit'] for entry in summary['tasks'].values()]
   ablations = sorted({found['ablation'] for found in circuits if found})
   shown = f', ablation: {", ".join(ablations)}' if ablations else ''
   mean = summary['geometric_mean_edges']
   lines.append(
     f'{len(summary["learned_tasks"])} tasks learned, '
-    f'{len(summary["pruned_tasks"])} circuits, geometric mean of edges '
-    f'{"-" if mean is None else f"{mean:.1f}"} (test pairs{shown})'
+    f'{len(summary["pruned_tasks"])} circuits that met every bound, geometric '
+    f'mean of their edges {"-" if mean is None else f"{mean:.1f}"} (test pairs'
+    f'{shown}; circuit and random: with scale and shift, raw: without)'
   )
   print('\n'.join(lines), flush=True)
+
+
+def _outcome(entry):
+  found = entry['circuit']
+  if found is not None:
+    return (
+      f'{found["nodes"]:>7}{found["edges"]:>7}{found["test_loss"]:>9.3f}'
+      f'{found["raw_loss"]:>8.3f}{found["necessity_loss"]:>9.3f}'
+      f'{found["random_loss"]:>8.3f}'
+    )
+  if 'failed_circuit' in entry:
+    failed = entry['failed_circuit']
+    return f'  missed {missed_in_words(failed, failed["missed"])}'
+  if 'unposable' in entry:
+    return '  cannot be posed'
+  if 'not_pruned' in entry:
+    return f'  learned, not pruned: {entry["not_pruned"]}'
+  return '  learned, not pruned' if entry['learned'] else '  not learned'

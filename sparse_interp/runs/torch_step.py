@@ -18,7 +18,7 @@ from sparse_interp.benchmarks import competitors
 from sparse_interp.benchmarks.case import AbsentError
 from sparse_interp.models import GPT
 from sparse_interp.models.config import ACTIVATION_SITES
-from sparse_interp.sparsity import projection
+from sparse_interp.sparsity import rules
 from sparse_interp.training import plan as plan_lib
 from sparse_interp.training import state as state_lib
 
@@ -97,7 +97,7 @@ def initial_params(plan: plan_lib.Plan, seed: int) -> dict[str, np.ndarray]:
   params = jax.jit(lambda key: state_lib.init_params(GPT(plan.model), key))(
     jax.random.key(seed)
   )
-  names = jax.tree.leaves(projection.tensor_names(params))
+  names = jax.tree.leaves(rules.tensor_names(params))
   leaves = jax.tree.leaves(params)
   return {
     name: np.array(leaf) for name, leaf in zip(names, leaves, strict=True)

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sparse_interp.sparsity import projection
+from sparse_interp.sparsity import rules
 
 
 def named_tensors(params: Any) -> dict[str, Any]:
   """Flattens a parameter tree to {'h_0/attn/c_attn/kernel': tensor, ...}."""
-  names = jax.tree.leaves(projection.tensor_names(params))
+  names = jax.tree.leaves(rules.tensor_names(params))
   return dict(zip(names, jax.tree.leaves(params), strict=True))
 
 
@@ -31,23 +31,24 @@ def nonzero_counts(params: Any) -> dict[str, Int[Array, '']]:
 
 
 def asked_counts(
-  params: Any, targets: Mapping[str, projection.Target]
+  params: Any, targets: Mapping[str, rules.Target], step: int | None = None
 ) -> dict[str, int]:
-  """Nonzeros that a finished run must have per tensor; dense ones: its size."""
+  """Nonzeros that each tensor must have; dense ones: its size.
+
+  Args:
+    params: tree of arrays.
+    targets: what the projection keeps.
+    step: number of the update before; None means after the last one.
+  """
+
+  def asked(target):
+    table = np.asarray(target.counts).reshape(-1)
+    return int(table[-1 if step is None else min(step, table.size - 1)])
+
   return {
-    name: (
-      int(np.asarray(targets[name].counts).reshape(-1)[-1])
-      if name in targets
-      else int(tensor.size)
-    )
+    name: asked(targets[name]) if name in targets else int(tensor.size)
     for name, tensor in named_tensors(params).items()
   }
-
-
-def total_nonzeros(params: Any, names: Collection[str]) -> Int[Array, '']:
-  """Nonzero entries of the named tensors together."""
-  tensors = named_tensors(params)
-  return sum((jnp.count_nonzero(tensors[name]) for name in names), jnp.int32(0))
 
 
 def dead_neurons(params: Any) -> Int[Array, '']:

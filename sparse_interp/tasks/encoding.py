@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -82,6 +83,7 @@ def encode_task(
   count: int,
   length: int,
   seed: int,
+  progress: Callable[[int, int], None] | None = None,
 ) -> EncodedTask:
   """Draws pairs and encodes them until `count` could be posed.
 
@@ -92,6 +94,7 @@ def encode_task(
     count: Number of pairs in the result.
     length: Tokens per prompt, padding included; at most the model's context.
     seed: Any integer; the same seed gives the same pairs.
+    progress: Called as progress(pairs done, pairs in all) after each.
 
   Returns:
     The encoded pairs and how many were rejected.
@@ -120,6 +123,8 @@ def encode_task(
       last[row, side] = len(prompt) - 1
     answers[row] = targets
     conditions.append(pair.condition)
+    if progress is not None:
+      progress(row + 1, count)
   if len(conditions) < count:
     raise ValueError(_unposable(task, split, count, len(conditions), rejected))
   return EncodedTask(

@@ -1,20 +1,23 @@
-"""Checkpoints: all that is known of orbax, in five functions.
+"""Checkpoints: all that is known of orbax.
 
 A checkpoint is a directory `checkpoints/<step>` with three items: `params`,
-`opt_state` and `progress`, a JSON object for what lives on the host (state of
-the data iterator, losses not yet logged, seconds spent). It is written in the
-background under another name and renamed when complete.
+`opt_state` and `progress`, a sealed JSON object that holds the step, what lives
+on the host (state of the data iterator, losses not yet logged, seconds spent),
+and a fingerprint of every array. It is written in the background under another
+name and renamed when complete. What is read is compared with its fingerprints,
+and the number of a directory with the step inside; what is saved was finite.
 """
 
-import json
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
 from sparse_interp.files import quiet
+from sparse_interp.training import record as record_lib
 from sparse_interp.training.state import TrainState
 
 _DIRECTORY = 'checkpoints'
@@ -34,23 +37,44 @@ def open_manager(workdir: str | pathlib.Path, keep: int) -> Any:
   return ocp.CheckpointManager(
     pathlib.Path(workdir).resolve() / _DIRECTORY,
     options=ocp.CheckpointManagerOptions(
-      max_to_keep=keep, create=True, enable_async_checkpointing=True
+      max_to_keep=keep,
+      create=True,
+      enable_async_checkpointing=True,
     ),
   )
 
 
 def save(manager: Any, state: TrainState, progress: dict[str, Any]) -> None:
-  """Starts to save; `manager.wait_until_finished()` waits for the end."""
-  # Written in the background, while the loop goes on with the same lists.
-  progress = json.loads(json.dumps(progress))
+  """Starts to save; `manager.wait_until_finished()` waits for the end.
+
+  Raises:
+    ValueError: a tensor holds an entry that is not finite. Nothing is written.
+  """
+  step = int(state.step)
+  record, broken = record_lib.make(step, state, progress)
+  if broken:
+    raise ValueError(
+      f'{broken[0]} must be finite to be saved, got an entry that is not at '
+      f'step {step}{record_lib.and_more(broken)}; {last_good(manager)}; lower '
+      'optimizer.learning_rate in another workdir.'
+    )
   manager.save(
-    int(state.step),
+    step,
     args=ocp.args.Composite(
       params=ocp.args.StandardSave(state.params),
       opt_state=ocp.args.StandardSave(state.opt_state),
-      progress=ocp.args.JsonSave(progress),
+      progress=ocp.args.JsonSave(record),
     ),
   )
+
+
+def last_good(manager: Any) -> str:
+  """Where to go on from, in words, once all that was begun is written."""
+  manager.wait_until_finished()
+  step = manager.latest_step()
+  if step is None:
+    return 'there is no checkpoint yet'
+  return f'the last good checkpoint is {manager.directory / str(step)}'
 
 
 @quiet.libraries()
@@ -60,13 +84,54 @@ def save_params(workdir: str | pathlib.Path, params: dict[str, Any]) -> None:
   Args:
     workdir: of the run; a checkpoint 0 that is there is replaced.
     params: parameter tree.
+
+  Raises:
+    ValueError: a tensor holds an entry that is not finite.
   """
+  record, broken = record_lib.make(0, {'params': params}, {})
+  if broken:
+    raise ValueError(
+      f'{broken[0]} of the model must be finite, got an entry that is '
+      f'not{record_lib.and_more(broken)}; get the model again.'
+    )
   manager = open_manager(workdir, keep=1)
   if 0 in manager.all_steps():
     manager.delete(0)
-  manager.save(0, args=ocp.args.Composite(params=ocp.args.StandardSave(params)))
+  manager.save(
+    0,
+    args=ocp.args.Composite(
+      params=ocp.args.StandardSave(params),
+      progress=ocp.args.JsonSave(record),
+    ),
+  )
   manager.wait_until_finished()
   manager.close()
+
+
+def is_at(manager: Any, step: int) -> bool:
+  """Whether the latest checkpoint is that of a step, by what is inside.
+
+  Raises:
+    ValueError: it is damaged, or stands under the number of another step.
+  """
+  latest_progress(manager)
+  return manager.latest_step() == step
+
+
+def latest_progress(manager: Any) -> dict[str, Any] | None:
+  """What the latest checkpoint knows of the host; None without one.
+
+  Raises:
+    ValueError: it is damaged, or stands under the number of another step.
+  """
+  step = manager.latest_step()
+  if step is None:
+    return None
+  path = manager.directory / str(step)
+  try:
+    return _record(path)['progress']
+  except Exception as error:
+    raise _refusal(path, error, 'delete it and run again') from error
 
 
 @quiet.libraries()
@@ -83,8 +148,9 @@ def restore(
     (state, progress), or None when there is no checkpoint.
 
   Raises:
-    ValueError: the latest checkpoint cannot be read. The message names it and
-      the latest one that can; going back silently would hide a failing disk.
+    ValueError: the latest checkpoint cannot be read, is not what was written,
+      or stands under the number of another step. The message names it and the
+      latest good one; going back silently would hide a failing disk.
   """
   steps = sorted(manager.all_steps(), reverse=True)
   if not steps:
@@ -93,39 +159,39 @@ def restore(
     return _read(manager, steps[0], abstract_state)
   except Exception as error:  # orbax raises nearly everything
     good = next(
-      (s for s in steps[1:] if _is_readable(manager, s, abstract_state)), None
+      (s for s in steps[1:] if _is_good(manager, s, abstract_state)), None
+    )
+    remedy = (
+      f'the last good one is step {good}: delete the damaged directory and run '
+      'again to continue from there'
+      if good is not None
+      else 'there is no older good one: delete the checkpoints directory and '
+      'run again to begin again'
     )
     path = manager.directory / str(steps[0])
-    remedy = (
-      f'the last good one is step {good}: delete the damaged directory'
-      if good is not None
-      else 'there is no older good one: delete the checkpoints directory'
-    )
-    what = 'continue from there' if good is not None else 'begin again'
-    raise ValueError(
-      f'checkpoint must be complete, got a damaged {path} '
-      f'({_gist(error)}); {remedy} and run again to {what}.'
-    ) from error
+    raise _refusal(path, error, remedy) from error
 
 
-def latest_progress(manager: Any) -> dict[str, Any] | None:
-  """What the latest checkpoint knows of the host; None without one.
+def drop_surplus(manager: Any, keep: int) -> None:
+  """Removes checkpoints that a kill kept from being removed.
 
-  Raises:
-    ValueError: it cannot be read.
+  Args:
+    manager: whose latest checkpoint was restored, and is therefore good.
+    keep: number of latest checkpoints that stay.
   """
-  step = manager.latest_step()
-  if step is None:
-    return None
-  try:
-    asked = ocp.args.Composite(progress=ocp.args.JsonRestore())
-    return manager.restore(step, args=asked).progress
-  except Exception as error:  # orbax raises nearly everything
-    raise ValueError(
-      'checkpoint must be complete, got a damaged '
-      f'{manager.directory / str(step)} ({_gist(error)}); delete it and run '
-      'again.'
-    ) from error
+  for step in sorted(manager.all_steps())[:-keep]:
+    manager.delete(step)
+
+
+def latest_step(workdir: str | pathlib.Path) -> int | None:
+  """Number of the latest checkpoint; None without any."""
+  return max(_steps(workdir)[1], default=None)
+
+
+def _steps(workdir: str | pathlib.Path) -> tuple[pathlib.Path, list[int]]:
+  directory = pathlib.Path(workdir).resolve() / _DIRECTORY
+  steps = ocp.utils.checkpoint_steps(directory) if directory.is_dir() else []
+  return directory, steps
 
 
 @quiet.libraries()
@@ -142,50 +208,75 @@ def load_params(
     The parameter tree on the default device.
 
   Raises:
-    ValueError: there is no such checkpoint, or it is damaged.
+    ValueError: there is no such checkpoint, it is damaged, or it stands under
+      the number of another step.
   """
-  directory = pathlib.Path(workdir).resolve() / _DIRECTORY
-  steps = ocp.utils.checkpoint_steps(directory) if directory.is_dir() else []
+  directory, steps = _steps(workdir)
   step = max(steps, default=None) if step is None else step
   if step is None or step not in steps:
     raise ValueError(
       f'workdir must hold a checkpoint{"" if step is None else f" {step}"}, '
       f'got none in {directory}; pretrain in this workdir first.'
     )
+  path = directory / str(step)
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   try:
+    expected = record_lib.of_params(_record(path))
+    target = _tree(
+      {
+        name: jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=device)
+        for name, (dtype, shape, _) in expected.items()
+      }
+    )
     with ocp.StandardCheckpointer() as checkpointer:
-      path = directory / str(step) / 'params'
-      metadata = checkpointer.metadata(path).item_metadata
-      target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-          leaf.shape, leaf.dtype, sharding=device
-        ),
-        metadata.tree if hasattr(metadata, 'tree') else metadata,
-      )
-      return checkpointer.restore(path, target)
+      params = checkpointer.restore(path / 'params', target['params'])
+    record_lib.compare({'params': params}, expected)
+    return params
   except Exception as error:  # orbax raises nearly everything
-    raise ValueError(
-      f'checkpoint must be complete, got a damaged {directory / str(step)} '
-      f'({_gist(error)}); delete it and run the pretraining again.'
+    raise _refusal(
+      path, error, 'delete it and run again what wrote it'
     ) from error
+
+
+def _record(path: Any) -> dict[str, Any]:
+  """The record of the checkpoint in a directory."""
+  file = pathlib.Path(path) / 'progress' / 'metadata'
+  return record_lib.read(file, int(path.name))
+
+
+def _tree(named: Mapping[str, Any]) -> dict[str, Any]:
+  """Nested dicts from {'a/b': leaf}."""
+  tree = {}
+  for name, leaf in named.items():
+    *path, last = name.split('/')
+    node = tree
+    for key in path:
+      node = node.setdefault(key, {})
+    node[last] = leaf
+  return tree
 
 
 def _read(
   manager: Any, step: int, abstract_state: Any
 ) -> tuple[TrainState, dict[str, Any]]:
+  record = _record(manager.directory / str(step))
   items = manager.restore(
     step,
     args=ocp.args.Composite(
       params=ocp.args.StandardRestore(abstract_state.params),
       opt_state=ocp.args.StandardRestore(abstract_state.opt_state),
-      progress=ocp.args.JsonRestore(),
     ),
   )
-  return TrainState(items.params, items.opt_state), items.progress
+  state = TrainState(items.params, items.opt_state)
+  record_lib.compare(state, record['arrays'])
+  if int(state.step) != step:
+    raise record_lib.OtherStepError(
+      f'an optimizer at step {int(state.step)} inside'
+    )
+  return state, record['progress']
 
 
-def _is_readable(manager: Any, step: int, abstract_state: Any) -> bool:
+def _is_good(manager: Any, step: int, abstract_state: Any) -> bool:
   try:
     _read(manager, step, abstract_state)
   except Exception:  # orbax raises nearly everything
@@ -193,7 +284,20 @@ def _is_readable(manager: Any, step: int, abstract_state: Any) -> bool:
   return True
 
 
+def _refusal(path: Any, error: Exception, remedy: str) -> ValueError:
+  if isinstance(error, record_lib.OtherStepError):
+    return ValueError(
+      f'checkpoint must be under the number of its step, got {path} with '
+      f'{error}; {remedy}.'
+    )
+  return ValueError(
+    f'checkpoint must be complete and as it was written, got a damaged {path} '
+    f'({_gist(error)}); {remedy}.'
+  )
+
+
 def _gist(error: Exception) -> str:
   """The first sentence of an error in one line."""
-  text = re.sub(r'\s+', ' ', f'{type(error).__name__}: {error}')
+  kind = '' if type(error) is ValueError else f'{type(error).__name__}: '
+  text = re.sub(r'\s+', ' ', f'{kind}{error}')
   return text if len(text) <= 120 else text[:117] + '...'

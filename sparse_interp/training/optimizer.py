@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from sparse_interp.sparsity import projection
+from sparse_interp.sparsity import projection, rules
 
 GRADIENT_RMS = ('normalise', 'clip', 'none')
 
@@ -132,7 +132,7 @@ def decay_what_is_left(
         return move
       return move - shrink * (weight + move)
 
-    names = projection.tensor_names(params)
+    names = rules.tensor_names(params)
     return jax.tree.map(decay, names, params, updates), state
 
   return optax.GradientTransformationExtraArgs(
@@ -143,14 +143,14 @@ def decay_what_is_left(
 def make_optimizer(
   config: OptimizerConfig,
   learning_rate: Float[np.ndarray, ' updates'],
-  targets: Mapping[str, projection.Target],
+  targets: Mapping[str, rules.Target],
 ) -> optax.GradientTransformationExtraArgs:
   """Chains the published update.
 
   Args:
     config: constants.
     learning_rate: rate per update (`schedules.learning_rate`).
-    targets: what the projection keeps (`projection.make_targets`).
+    targets: what the projection keeps (`rules.make_targets`).
 
   Returns:
     A transform; call `update(grads, state, params, step=step_of(state))`.

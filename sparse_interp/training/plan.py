@@ -10,8 +10,8 @@ from ml_collections import config_dict
 
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.products import DENSE, Products, skipping_pays
-from sparse_interp.sparsity import projection, schedules
-from sparse_interp.training import fields, ranges
+from sparse_interp.sparsity import rules, schedules
+from sparse_interp.training import estimate, fields, ranges
 from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import state as state_lib
 
@@ -36,18 +36,24 @@ class Plan:
   model: GPTConfig
   schedule: schedules.DensitySchedule
   learning_rate: Float[np.ndarray, ' updates']
-  targets: dict[str, projection.Target]
+  targets: dict[str, rules.Target]
   optimizer: optimizer_lib.OptimizerConfig
   updates: int
   products: Products = DENSE
   regrow_every: int | None = None
 
 
-def make_plan(config: config_dict.ConfigDict) -> Plan:
+def make_plan(config: config_dict.ConfigDict, free: int | None = None) -> Plan:
   """Checks every field and derives schedules, shapes and counts.
 
+  Args:
+    config: see experiments/pretrain/tiny.py for every field.
+    free: bytes of memory that training may take, as from
+      `free_memory.of_devices`; None for any number.
+
   Raises:
-    ValueError: a field is out of its range, or two contradict each other.
+    ValueError: a field is out of its range, two contradict each other, or the
+      run will take more memory than is free.
   """
   _check_values(config)
   _check_corpora(config.data)
@@ -60,6 +66,16 @@ def make_plan(config: config_dict.ConfigDict) -> Plan:
       f'{config.data.batch_size} x {config.data.length} tokens, got '
       f'{config.train.tokens}; choose more.'
     )
+  if free is not None:
+    # Before all that takes the longer the larger it is.
+    parts = estimate.of_training(
+      model,
+      config.data.batch_size,
+      steps + 1,
+      config.train.eval_batches,
+      estimate.share(config.train.fsdp),
+    )
+    estimate.check(parts, free)
   schedule = schedules.DensitySchedule(
     total_steps=steps,
     density=sparsity.density,
@@ -90,7 +106,7 @@ def make_plan(config: config_dict.ConfigDict) -> Plan:
   products = _products(
     sparsity.get('products', 'auto'), block, regrow_every, schedule.density
   )
-  targets = projection.make_targets(
+  targets = rules.make_targets(
     shapes,
     schedule,
     sparsity.minimum_alive,

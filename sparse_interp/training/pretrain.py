@@ -8,14 +8,11 @@ interrupted (on the same devices).
 
 import contextlib
 import dataclasses
-import json
 import math
 import pathlib
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -25,11 +22,17 @@ from ml_collections import config_dict
 
 from sparse_interp.data import batches as batches_lib
 from sparse_interp.data import corpora
-from sparse_interp.files import versions, whole_file
+from sparse_interp.files import interrupts, model_files, versions, whole_file
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.sparsity import statistics
-from sparse_interp.training import checkpoints, hosts, metrics, sharding
+from sparse_interp.training import (
+  checkpoints,
+  free_memory,
+  hosts,
+  metrics,
+  sharding,
+)
 from sparse_interp.training import measure as measure_lib
 from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import plan as plan_lib
@@ -38,8 +41,6 @@ from sparse_interp.training import text as text_lib
 
 _PHASE = 'pretrain'
 
-# Windows of training text that later stages average activations over.
-SAMPLE = 'pretraining_sample.npy'
 _SAMPLE_TOKENS = 65_536
 
 
@@ -57,34 +58,44 @@ def pretrain(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   Raises:
     ValueError: a field is wrong, the workdir holds another configuration, a
       checkpoint is damaged, or the loss is not finite.
-    SystemExit: with status 0, after SIGTERM and a last checkpoint.
+    SystemExit: with status 0, after SIGINT or SIGTERM and a last checkpoint;
+      see `files.interrupts` for who handles these signals.
   """
   # Nothing is written before all that is asked is known to fit.
-  plan = check(config)
+  plan = check(config, workdir)
   with (
+    interrupts.handled(),
+    interrupts.deferring() as stop,
     hosts.claimed(workdir, config.to_dict(), _PHASE) as claim,
-    _stop_on_sigterm() as stop,
   ):
     claim.record('checkpoints', directory=True)
     manager = checkpoints.open_manager(workdir, config.train.keep_checkpoints)
     with contextlib.closing(manager):
       summary = _pretrain(config, workdir, plan, claim, manager, stop)
+    if summary is not None and stop.is_set():  # too late for the loop
+      metrics.say(_PHASE, f'stopped by {stop.signal}; the same command goes on')
+      summary = None
   if summary is None:
     sys.exit(0)
   return summary
 
 
-def check(config: config_dict.ConfigDict) -> plan_lib.Plan:
+def check(config: config_dict.ConfigDict, workdir: str) -> plan_lib.Plan:
   """What a configuration comes to; does no work.
 
+  Args:
+    config: see `pretrain`.
+    workdir: where it was begun, text need not be there any more.
+
   Raises:
-    ValueError: a field is wrong.
+    ValueError: a field is wrong, or it would take more memory than there is.
   """
-  plan = plan_lib.make_plan(config)
+  plan = plan_lib.make_plan(config, free_memory.of_devices())
   mesh = sharding.make_mesh(config.train.fsdp)
   sharding.check_batch_size(mesh, config.data.batch_size)
-  for spec, _ in config.data.corpora:
-    corpora.check_corpus(spec, config.data.max_bytes)
+  if not workdir_lib.is_begun(workdir):
+    for spec, _ in config.data.corpora:
+      corpora.check_corpus(spec, config.data.max_bytes)
   return plan
 
 
@@ -94,10 +105,13 @@ def _pretrain(
   plan: plan_lib.Plan,
   claim: workdir_lib.Claim,
   manager: Any,
-  stop: threading.Event,
+  stop: interrupts.Stop,
 ) -> dict[str, Any] | None:
   """See `pretrain`; None when `stop` was set before the end."""
   begun = time.monotonic()
+  if jax.process_count() > 1:
+    # None may leave the others alone, before the loop, either.
+    stop.unsaved, stop.patience = True, None
   mesh = sharding.make_mesh(config.train.fsdp)
   summary = workdir_lib.read_summary(workdir)
   if _is_complete(workdir, summary, manager, plan):
@@ -108,10 +122,8 @@ def _pretrain(
   text = hosts.leader_first(lambda: _prepare_text(config, workdir))
   train_batches, validation = _make_batches(config, text)
   if hosts.leads():
-    workdir_lib.write_json(
-      pathlib.Path(workdir) / 'model.json', dataclasses.asdict(plan.model)
-    )
-  _save_sample(config, text, workdir)
+    _save_sample(config, text, workdir)
+    model_files.write(workdir, dataclasses.asdict(plan.model))
 
   # ---- Model and optimizer; the state is born on the devices it lives on.
   model = GPT(plan.model, plan.products)
@@ -151,6 +163,7 @@ def _pretrain(
     train_batches.set_state(progress['batches'])
     losses, seconds = progress['losses'], progress['wall_seconds']
     rows, history = progress['rows'], progress['versions']
+    checkpoints.drop_surplus(manager, config.train.keep_checkpoints)
     metrics.say(_PHASE, f'continues from step {int(state.step)}')
 
   # ---- The loop. The host runs ahead and looks at numbers when a row is due.
@@ -166,7 +179,7 @@ def _pretrain(
   while step < total and not stopping:
     batch = sharding.put_batch(mesh, next(train_batches))
     state, numbers = train_step(state, batch)
-    step += 1
+    step, stop.unsaved = step + 1, True
     losses.append(numbers['train_loss'])
     clock.start_after_compilation(step, numbers)
     last = step == total
@@ -178,7 +191,9 @@ def _pretrain(
       losses = _finite(losses, step, manager)
     if row_due:
       numbers = numbers | {'train_loss': np.mean(losses)}
-      row = measure.row(step, numbers, state.params, eval_due)
+      row = measure.row(step, numbers, state, eval_due)
+      for name, value in row.items():
+        _check_finite(name, value, step, manager)
       speed, left = clock.lap(step, total)
       writer.write(row | {'tokens_per_second': speed})
       loss = row['train_loss']
@@ -198,13 +213,18 @@ def _pretrain(
   manager.wait_until_finished()
   writer.close()
   if step < total:
-    metrics.say(_PHASE, f'stopped by SIGTERM after step {step}, saved')
+    metrics.say(
+      _PHASE,
+      f'stopped by {stop.signal or "a signal to another process"} after step '
+      f'{step}, saved; the same command goes on',
+    )
     return None
 
   # ---- What came out.
   entries = {
     'asked': {'config': config.to_dict(), 'seed': config.seed},
     'corpus_hash': text.corpus_hash,
+    'left_out': text.left_out,
     'tokenizer_hash': text.tokenizer.hash,
     'code_version': history[-1]['versions']['code'],
     'versions': history,
@@ -227,11 +247,10 @@ def _is_complete(
   Raises:
     ValueError: it is, but the rows of metrics are not those of the run.
   """
-  files = ('model.json', 'tokenizer.json', SAMPLE)
-  if (
-    'nonzeros' not in summary
-    or manager.latest_step() != plan.updates
-    or not all((pathlib.Path(workdir) / name).exists() for name in files)
+  if not (
+    model_files.is_whole(workdir)
+    and 'nonzeros' in summary
+    and checkpoints.is_at(manager, plan.updates)
   ):
     return False
   if hosts.leads():
@@ -253,17 +272,19 @@ def load_model(workdir: str | pathlib.Path) -> tuple[GPTConfig, dict[str, Any]]:
   """Reads (architecture, parameters) of a workdir, for the stages after.
 
   Raises:
-    ValueError: nothing was pretrained there, or a checkpoint is damaged.
+    ValueError: nothing was pretrained there, or a file is damaged or of
+      another version.
   """
-  path = pathlib.Path(workdir) / 'model.json'
-  if not path.exists():
+  fields = model_files.read(workdir)
+  try:
+    fields['activation_sites'] = tuple(fields['activation_sites'])
+    config = GPTConfig(**fields)
+  except (KeyError, TypeError) as error:
     raise ValueError(
-      f'workdir must hold a pretrained model, got no {path}; run a pretrain '
-      'configuration in this workdir first.'
-    )
-  fields = json.loads(path.read_text())
-  fields['activation_sites'] = tuple(fields['activation_sites'])
-  return GPTConfig(**fields), checkpoints.load_params(workdir)
+      f'{pathlib.Path(workdir) / model_files.MODEL} must have the fields of a '
+      f'model, got {error}; read it with the version that wrote it.'
+    ) from error
+  return config, checkpoints.load_params(workdir)
 
 
 def _prepare_text(
@@ -313,8 +334,8 @@ def _save_sample(
   config: config_dict.ConfigDict, text: text_lib.Text, workdir: str
 ) -> None:
   """Writes the first windows of the training order, in one step."""
-  path = pathlib.Path(workdir) / SAMPLE
-  if jax.process_index() != 0 or path.exists():
+  path = pathlib.Path(workdir) / model_files.SAMPLE
+  if model_files.vouches(workdir, model_files.SAMPLE):
     return
   data = config.data
   batches = iter(
@@ -352,20 +373,20 @@ def _finite(losses: Sequence[Any], step: int, manager: Any) -> list[float]:
   """
   losses = [float(loss) for loss in jax.device_get(losses)]
   for i, loss in enumerate(losses):
-    if not math.isfinite(loss):
-      manager.wait_until_finished()
-      good = manager.latest_step()
-      where = (
-        'there is no checkpoint yet'
-        if good is None
-        else f'the last good checkpoint is {manager.directory / str(good)}'
-      )
-      raise ValueError(
-        f'train_loss must be finite, got {loss} at step '
-        f'{step - len(losses) + i + 1}; {where}; lower '
-        'optimizer.learning_rate in another workdir.'
-      )
+    _check_finite('train_loss', loss, step - len(losses) + i + 1, manager)
   return losses
+
+
+def _check_finite(
+  name: str, value: float | int, step: int, manager: Any
+) -> None:
+  """Raises ValueError if a number of the run is not finite."""
+  if not math.isfinite(value):
+    where = checkpoints.last_good(manager)
+    raise ValueError(
+      f'{name} must be finite, got {value} at step {step}; {where}; lower '
+      'optimizer.learning_rate in another workdir.'
+    )
 
 
 def _nonzeros(params: Any, plan: plan_lib.Plan) -> dict[str, dict[str, int]]:
@@ -382,21 +403,7 @@ def _nonzeros(params: Any, plan: plan_lib.Plan) -> dict[str, dict[str, int]]:
   }
 
 
-@contextlib.contextmanager
-def _stop_on_sigterm() -> Iterator[threading.Event]:
-  """Yields an event that SIGTERM sets (main thread only, as Python asks)."""
-  stop = threading.Event()
-  if threading.current_thread() is not threading.main_thread():
-    yield stop
-    return
-  before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-  try:
-    yield stop
-  finally:
-    signal.signal(signal.SIGTERM, before)
-
-
-def _all_agree(stop: threading.Event, row_due: bool) -> bool:
+def _all_agree(stop: interrupts.Stop, row_due: bool) -> bool:
   """Whether to stop; several processes ask each other, but only at rows."""
   if jax.process_count() == 1:
     return stop.is_set()

@@ -1,13 +1,15 @@
 """Kinds and ranges of the fields of a configuration, before any work."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from ml_collections import config_dict
 
 _MISSING = object()
 
 
-def value_of(config: Mapping[str, Any], name: str) -> Any:
+def value_of(config: config_dict.ConfigDict, name: str) -> Any:
   """The value of a field, by its dotted name.
 
   Raises:
@@ -24,25 +26,31 @@ def value_of(config: Mapping[str, Any], name: str) -> Any:
   return value
 
 
-def check_finite(config: Mapping[str, Any], inside: str = '') -> None:
+def check_finite(config: config_dict.ConfigDict) -> None:
   """Refuses infinity and nan wherever they are in a configuration.
 
   Raises:
     ValueError: one is there; the message names the field.
   """
-  items = config if isinstance(config, tuple | list) else None
-  pairs = enumerate(items) if items is not None else config.items()
-  for key, value in pairs:
-    name = f'{inside}[{key}]' if items is not None else f'{inside}.{key}'
-    name = name.removeprefix('.')
-    if hasattr(value, 'items') or isinstance(value, tuple | list):
-      check_finite(value, name)
-    elif isinstance(value, float) and not math.isfinite(value):
+  for name, value in _leaves(config.to_dict(), ''):
+    if isinstance(value, float) and not math.isfinite(value):
       raise ValueError(f'{name} must be finite, got {value}; choose a number.')
 
 
+def _leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+  """(dotted name, value) of all that is in nested dicts, lists and tuples."""
+  if isinstance(tree, dict):
+    for key, value in tree.items():
+      yield from _leaves(value, f'{name}.{key}' if name else str(key))
+  elif isinstance(tree, tuple | list):
+    for i, value in enumerate(tree):
+      yield from _leaves(value, f'{name}[{i}]')
+  else:
+    yield name, tree
+
+
 def check_whole(
-  config: Mapping[str, Any],
+  config: config_dict.ConfigDict,
   least: Mapping[str, int],
   optional: Mapping[str, int] | None = None,
 ) -> None:
@@ -62,15 +70,16 @@ def check_whole(
     if name in optional and value is None:
       continue
     # Neither True nor 8.0.
-    if type(value) is not int or value < smallest:
-      none = ' or None' if name in optional else ''
+    kind = 'a whole number' if type(value) is not int else None
+    if kind or value < smallest:
+      none = ', or None' if name in optional else ''
       raise ValueError(
-        f'{name} must be at least {smallest}{none}, and a whole number, got '
-        f'{value!r}; choose e.g. {max(smallest, 8)}.'
+        f'{name} must be {kind or f"at least {smallest}"}, got {value!r}; '
+        f'choose e.g. {max(smallest, 8)}{none}.'
       )
 
 
-def check_seed(config: Mapping[str, Any]) -> None:
+def check_seed(config: config_dict.ConfigDict) -> None:
   """Refuses a seed that is none.
 
   Raises:
@@ -84,11 +93,11 @@ def check_seed(config: Mapping[str, Any]) -> None:
 
 
 def check_number(
-  config: Mapping[str, Any],
+  config: config_dict.ConfigDict,
   name: str,
-  above: float | None = None,
-  least: float | None = None,
-  most: float | None = None,
+  above: float | int | None = None,
+  least: float | int | None = None,
+  most: float | int | None = None,
 ) -> None:
   """Refuses a field that is no number, or outside of a range.
 
@@ -110,9 +119,9 @@ def check_number(
 
 def number_problem(
   value: Any,
-  above: float | None = None,
-  least: float | None = None,
-  most: float | None = None,
+  above: float | int | None = None,
+  least: float | int | None = None,
+  most: float | int | None = None,
 ) -> str | None:
   """What a value must be and is not, in words; None for a good one."""
   if isinstance(value, bool) or not isinstance(value, int | float):
@@ -127,7 +136,7 @@ def number_problem(
 
 
 def check_text(
-  config: Mapping[str, Any], *names: str, optional: bool = False
+  config: config_dict.ConfigDict, *names: str, optional: bool = False
 ) -> None:
   """Refuses fields that are no text.
 

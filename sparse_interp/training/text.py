@@ -3,11 +3,13 @@
 import dataclasses
 import hashlib
 import pathlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from sparse_interp.data import corpora, token_cache
 from sparse_interp.data import tokenizer as tokenizer_lib
+from sparse_interp.files import model_files
 
 # Text per corpus that the tokenizer learns from: documents come in random
 # order, so the first ones are a sample, and more changes few merges.
@@ -25,6 +27,7 @@ class Text:
     train: one stream of tokens per corpus.
     validation: the same for documents that are never trained on.
     corpus_hash: hash of all documents, in order.
+    left_out: {corpus: {reason: documents of it that are not used}}.
   """
 
   tokenizer: tokenizer_lib.Tokenizer
@@ -33,6 +36,7 @@ class Text:
   train: tuple[Any, ...]
   validation: tuple[Any, ...]
   corpus_hash: str
+  left_out: dict[str, dict[str, int]]
 
 
 def prepare(
@@ -59,14 +63,18 @@ def prepare(
     ValueError: from `corpora.read_corpus` and the tokenizer.
   """
   workdir = pathlib.Path(workdir)
-  splits, digest = [], hashlib.sha256()
+  splits, digest, left_out = [], hashlib.sha256(), {}
   for spec, _ in sources:
     say(f'reading corpus {spec}')
-    documents = corpora.read_corpus(spec, seed, max_bytes)
+    counts = Counter()
+    documents = corpora.read_corpus(spec, seed, max_bytes, counts)
+    if counts.total():
+      say(f'left out of {spec}: {corpora.describe(counts)}')
+      left_out[spec] = dict(counts)
     digest.update(corpora.corpus_hash(documents).encode())
     splits.append(corpora.split_documents(documents, validation_fraction))
-  path = workdir / 'tokenizer.json'
-  if not path.exists():
+  path = workdir / model_files.TOKENIZER
+  if not model_files.vouches(workdir, model_files.TOKENIZER):
     say(f'training a tokenizer of {vocab_size} entries')
     sample = [text for train, _ in splits for text in _first(train)]
     tokenizer_lib.train_tokenizer(sample, vocab_size).save(path)
@@ -88,6 +96,7 @@ def prepare(
     train=tuple(train for train, _ in streams),
     validation=tuple(validation for _, validation in streams),
     corpus_hash=digest.hexdigest(),
+    left_out=left_out,
   )
 
 

@@ -8,11 +8,11 @@ import dataclasses
 import json
 import math
 import pathlib
-import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
+
+from sparse_interp.files import circuit_files, sealed
 
 SCHEMA_VERSION = 1
 
@@ -22,6 +22,7 @@ class StoredCircuit:
   """A circuit as read from disk, its nodes numbered 0..n-1.
 
   Attributes:
+    name: of its directory.
     document: circuit.json.
     sites: names of all sites, in the order of the forward pass.
     nodes: (n, 2) int; index into `sites`, and channel.
@@ -33,6 +34,7 @@ class StoredCircuit:
       other.
   """
 
+  name: str
   document: dict[str, Any]
   sites: tuple[str, ...]
   nodes: np.ndarray
@@ -53,13 +55,18 @@ def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
     value = json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:
     raise ValueError(f'{path} must exist, but does not; {remedy}.') from None
-  except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise ValueError(
       f'{path} must be readable json, got {_one_line(error)}; {remedy}.'
     ) from None
   if not isinstance(value, dict):
     raise ValueError(
       f'{path} must hold an object, got {type(value).__name__}; {remedy}.'
+    )
+  if sealed.SEAL in value and value.pop(sealed.SEAL) != sealed.seal_of(value):
+    raise ValueError(
+      f'{path} must be as it was written, got content that does not match its '
+      f'{sealed.SEAL}; {remedy}.'
     )
   return value
 
@@ -117,31 +124,21 @@ def read_circuit(directory: pathlib.Path) -> StoredCircuit:
     ValueError: a file is missing, damaged, of an unknown schema, or the two
       files do not belong together.
   """
-  remedy = 'prune the task again'
-  document = read_json(directory / 'circuit.json', remedy)
-  check_schema(document, directory / 'circuit.json')
-  path = directory / 'circuit.npz'
+  document, arrays = circuit_files.read(directory)
   try:
-    with np.load(path, allow_pickle=False) as stored:
-      return _assemble(document, {name: stored[name] for name in stored.files})
-  except FileNotFoundError:
-    raise ValueError(f'{path} must exist, but does not; {remedy}.') from None
-  except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-    raise ValueError(
-      f'{path} must be a readable npz, got {_one_line(error)}; {remedy}.'
-    ) from None
+    return _assemble(directory.resolve().name, document, arrays)
   except (KeyError, IndexError, TypeError, ValueError) as error:
     raise ValueError(
-      f'{path} must match circuit.json beside it, got {_one_line(error)}; '
-      f'{remedy}.'
+      f'{directory / circuit_files.NPZ} must match circuit.json beside it, got '
+      f'{_one_line(error)}; {circuit_files.REMEDY}.'
     ) from None
 
 
 def _assemble(
-  document: dict[str, Any], arrays: dict[str, np.ndarray]
+  name: str, document: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> StoredCircuit:
   """Numbers the nodes and gathers what is known of each."""
-  sites = tuple(str(name) for name, _ in document['sites'])
+  sites = tuple(str(site) for site, _ in document['sites'])
   nodes, means, scores, activations = [], [], [], []
   lengths = [len(example['pieces']) for example in document['examples']]
   for number, site in enumerate(sites):
@@ -158,11 +155,16 @@ def _assemble(
         _token_rows(arrays[f'activation/{site}'], lengths, len(channels), site)
       )
   nodes = np.array(nodes, np.int64).reshape(-1, 2)
-  return StoredCircuit(
+  edges = _edge_nodes(nodes, arrays, sites)
+  for field, count in (('node_count', len(nodes)), ('edge_count', len(edges))):
+    if document.get(field, count) != count:
+      raise ValueError(f'{count} where {field} is {document[field]}')
+  circuit = StoredCircuit(
+    name=name,
     document=document,
     sites=sites,
     nodes=nodes,
-    edges=_edge_nodes(nodes, arrays, sites),
+    edges=edges,
     weights=np.asarray(arrays['edges/weight'], np.float32),
     means=_join(means),
     scores=_join(scores),
@@ -172,6 +174,10 @@ def _assemble(
       else np.zeros((len(nodes), 0), np.float32)
     ),
   )
+  for field in ('weights', 'means', 'activations'):
+    if not np.isfinite(getattr(circuit, field)).all():
+      raise ValueError(f'{field} that are not finite')
+  return circuit
 
 
 def _edge_nodes(

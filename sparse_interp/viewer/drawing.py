@@ -42,8 +42,14 @@ def circuit_svg(directory: str) -> str:
     ValueError: a file is missing, damaged or of an unknown schema.
   """
   circuit = read_circuit(pathlib.Path(directory))
-  layout = lay_out(circuit.sites, circuit.nodes, circuit.edges)
-  return draw(circuit, layout, alone=True)
+  return draw(circuit, lay_out_circuit(circuit), alone=True)
+
+
+def lay_out_circuit(circuit: StoredCircuit) -> Layout:
+  """Returns where the nodes of a stored circuit stand."""
+  model = circuit.document.get('model', {})
+  parallel = bool(model.get('parallel_residual'))
+  return lay_out(circuit.sites, circuit.nodes, circuit.edges, parallel)
 
 
 def node_id(circuit: StoredCircuit, node: int) -> str:
@@ -179,7 +185,9 @@ def describe_node(circuit: StoredCircuit, node: int, kind: str) -> str:
   model = circuit.document.get('model', {})
   layer, _, rest = circuit.sites[site].partition('.')
   if kind in _LETTERS:
-    d_head = int(model.get('d_head') or 1)
+    d_head = int(model.get('d_head') or 0)
+    if not d_head:
+      return f'{kind} channel {channel} of layer {layer}'
     return (
       f'{kind} component {channel % d_head} of head {channel // d_head} in '
       f'layer {layer}'

@@ -96,7 +96,10 @@ def place(site: str) -> Place:
 
 
 def lay_out(
-  sites: Sequence[str], nodes: np.ndarray, edges: np.ndarray
+  sites: Sequence[str],
+  nodes: np.ndarray,
+  edges: np.ndarray,
+  parallel: bool = False,
 ) -> Layout:
   """Returns where the nodes of a circuit stand.
 
@@ -104,12 +107,15 @@ def lay_out(
     sites: names of the sites, in the order of the forward pass.
     nodes: (n, 2) int; index into `sites`, and channel.
     edges: (m, 2) int; numbers of the source and target node.
+    parallel: whether the MLP of a block reads the stream before the attention
+      of that block has written to it.
   """
   places = [place(sites[site]) for site, _ in nodes]
   kinds = tuple(p.kind for p in places)
   headings = list(dict.fromkeys((p.block, p.column) for p in places))
   column = np.array([headings.index((p.block, p.column)) for p in places], int)
-  stream = _stream_links(nodes, kinds)
+  layers = [sites[site].split('.')[0] for site, _ in nodes]
+  stream = _stream_links(nodes, kinds, layers if parallel else None)
   rows = _rows(nodes, edges, column, kinds, stream)
   centres, blocks = _columns(headings)
   height = (
@@ -129,11 +135,14 @@ def lay_out(
   )
 
 
-def _stream_links(nodes: np.ndarray, kinds: tuple[str, ...]) -> np.ndarray:
+def _stream_links(
+  nodes: np.ndarray, kinds: tuple[str, ...], layers: list[str] | None
+) -> np.ndarray:
   """Joins the nodes of each residual channel, from its first write on.
 
   Reads before the first kept write see the embedding alone, and are not
-  joined to anything.
+  joined to anything. With the layers of a parallel model, neither is a read
+  after a write of its own block, which it does not see.
   """
   by_channel = collections.defaultdict(list)
   for node in np.argsort(nodes[:, 0], kind='stable'):
@@ -141,9 +150,14 @@ def _stream_links(nodes: np.ndarray, kinds: tuple[str, ...]) -> np.ndarray:
       by_channel[nodes[node, 1]].append(int(node))
   links = []
   for members in by_channel.values():
-    while members and kinds[members[0]] != 'write':
-      members = members[1:]
-    links += itertools.pairwise(members)
+    chain = []
+    for node in members:
+      unseen = layers is not None and any(
+        kinds[one] == 'write' and layers[one] == layers[node] for one in chain
+      )
+      if kinds[node] == 'write' or (chain and not unseen):
+        chain.append(node)
+    links += itertools.pairwise(chain)
   return np.array(links, np.int64).reshape(-1, 2)
 
 

@@ -12,18 +12,20 @@ from typing import Any
 
 import numpy as np
 
+from sparse_interp.viewer import words
 from sparse_interp.viewer.artifacts import StoredCircuit
 from sparse_interp.viewer.drawing import node_id
 from sparse_interp.viewer.layout import Layout
 from sparse_interp.viewer.results import (
+  FOUND,
+  find_target,
   headline,
   is_finite,
-  method_sentences,
-  run_facts,
+  section,
   task_row,
 )
 
-TARGET_LOSS = 0.15  # Task loss of a learned task (arXiv 2511.13653, section 2).
+_EXACT = 17  # Digits that tell any two float64 apart.
 _POINTS = 400  # Of a curve; more than its pixels.
 _CURVES = (
   ('Loss', 'nats per token', ('train_loss', 'validation_loss')),
@@ -39,7 +41,7 @@ def page_data(
   circuits: Sequence[StoredCircuit],
   layouts: Sequence[Layout],
 ) -> dict[str, Any]:
-  """Returns the json-able data of the page, floats to 4 significant digits.
+  """Returns the json-able data of the page, most floats to 4 digits.
 
   Args:
     summary: summary.json.
@@ -47,52 +49,61 @@ def page_data(
     circuits: the stored circuits.
     layouts: of their drawings.
   """
-  target = float(summary.get('target_loss', TARGET_LOSS))
-  names = [circuit.document['task'] for circuit in circuits]
+  target = find_target(summary, circuits)
+  stored = {circuit.name: circuit for circuit in circuits}
   tasks = [
-    task_row(name, entry, name in names, target)
-    for name, entry in summary.get('tasks', {}).items()
+    task_row(name, entry, stored.get(name), target)
+    for name, entry in section(summary, 'tasks').items()
+    if isinstance(entry, Mapping)
   ]
-  asked = dict(summary.get('asked', {}))
-  config = asked.pop('config', {})
-  if 'seed' in config:
-    asked.setdefault('seed', config['seed'])
-  missed = {task['name']: task['reason'] for task in tasks}
   data = {
-    'target': target,
+    'title': words.title(summary, circuits),
+    'lead': words.lead(summary, circuits),
+    'outside': words.outside(circuits),
+    'target': {
+      'loss': target.loss,
+      'text': '' if target.loss is None else repr(target.loss),
+      'on': target.on,
+    },
     'tiles': headline(summary, tasks, len(circuits), target),
-    'facts': run_facts(summary, asked),
-    'config': config,
-    'nonzeros': summary.get('nonzeros', {}),
+    'facts': words.facts(summary, circuits),
+    'nonzeros': section(summary, 'nonzeros'),
     'curves': training_curves(metrics),
     'tasks': tasks,
-    'method': method_sentences(summary, asked, circuits, target),
+    'method': words.method(summary, circuits),
     'circuits': [
-      _circuit(circuit, layout, missed.get(circuit.document['task'], ''))
+      _circuit(circuit, layout, tasks)
       for circuit, layout in zip(circuits, layouts, strict=True)
     ],
   }
-  return compact(data)
+  data = compact(data)
+  # What was asked for and what was measured once stay as they are.
+  data['config'] = compact(section(summary, 'asked', 'config'), _EXACT)
+  for one, circuit in zip(data['circuits'], circuits, strict=True):
+    one['record'] = compact({**circuit.document, 'history': None}, _EXACT)
+  return data
 
 
-def compact(value: Any) -> Any:
-  """Rounds floats to 4 significant digits; what is not finite becomes None.
+def compact(value: Any, digits: int = 4) -> Any:
+  """Rounds floats to significant digits; what is not finite becomes None.
 
   Halves of characters, which json can hold but no page can show, become the
   replacement character.
   """
   if isinstance(value, Mapping):
-    return {compact(str(key)): compact(item) for key, item in value.items()}
+    return {
+      compact(str(key)): compact(item, digits) for key, item in value.items()
+    }
   if isinstance(value, list | tuple):
-    return [compact(item) for item in value]
+    return [compact(item, digits) for item in value]
   if isinstance(value, np.ndarray):
-    return compact(value.tolist())
+    return compact(value.tolist(), digits)
   if isinstance(value, str):
     return value.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
   if isinstance(value, bool | int | None):
     return value
   number = float(value)
-  return float(f'{number:.4g}') if math.isfinite(number) else None
+  return float(f'{number:.{digits}g}') if math.isfinite(number) else None
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> list[dict]:
@@ -138,24 +149,23 @@ def downsample(
 
 
 def _circuit(
-  circuit: StoredCircuit, layout: Layout, missed: str
+  circuit: StoredCircuit, layout: Layout, tasks: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-  """Returns what the page needs of a circuit beside its drawing.
-
-  What it missed stands before what it is about: a drawing convinces.
-  """
-  history = circuit.document.get('history') or {}
-  described = [circuit.document.get('description', '')]
-  if missed:
-    described.insert(0, f'Not counted as a circuit: {missed}.')
+  """Returns what the page needs of a circuit beside its drawing."""
+  document = circuit.document
   scale, values = pack(circuit.activations)
   return {
-    'record': {
-      **circuit.document,
-      'history': None,
-      'description': ' '.join(described),
-    },
-    'history': _history_curves(history),
+    'name': circuit.name,
+    'standing': _standing(circuit.name, tasks),
+    'target': words.target(document),
+    'ablation': words.ablation(document),
+    'formulas': [
+      [name.replace('_', ' '), words.text(formula)]
+      for name, formula in section(document, 'formula').items()
+    ],
+    'activations_are': words.whose_activations(document),
+    'means_are': words.mean_of_node(document),
+    'history': _history_curves(document),
     'ids': [node_id(circuit, node) for node in range(len(circuit.nodes))],
     'kinds': list(layout.kinds),
     'means': circuit.means,
@@ -171,11 +181,22 @@ def _circuit(
   }
 
 
-def _history_curves(history: Mapping[str, Any]) -> list[dict]:
+def _standing(name: str, tasks: Sequence[Mapping[str, Any]]) -> str:
+  """Returns what keeps a circuit from counting: a drawing convinces."""
+  row = next((row for row in tasks if row['name'] == name), None)
+  if row is None:
+    return 'summary.json does not list this circuit, nor say if it met bounds.'
+  if row['status'] == FOUND:
+    return ''
+  return f'Not counted as a circuit: {row["status"]}: {row["reason"]}.'
+
+
+def _history_curves(document: Mapping[str, Any]) -> list[dict]:
   """Returns the charts of a pruning run."""
+  history = section(document, 'history')
   charts = []
   for title, field in (
-    ('Task loss', 'task_loss'),
+    (words.search_loss(document), 'task_loss'),
     ('Active nodes', 'nodes'),
     ('Active edges', 'edges'),
   ):
@@ -188,8 +209,9 @@ def _history_curves(history: Mapping[str, Any]) -> list[dict]:
     ]
     if pairs:
       steps, values = downsample(*map(list, zip(*pairs, strict=True)))
-      series = [{'name': title.lower(), 'steps': steps, 'values': values}]
-      charts.append({'title': title, 'unit': 'in pruning', 'series': series})
+      series = [{'name': title, 'steps': steps, 'values': values}]
+      unit = 'in pruning, of a batch' if field == 'task_loss' else 'in pruning'
+      charts.append({'title': title, 'unit': unit, 'series': series})
   return charts
 
 

@@ -15,9 +15,9 @@ from sparse_interp.viewer.artifacts import (
   read_metrics,
 )
 from sparse_interp.viewer.assets import read_asset
-from sparse_interp.viewer.drawing import draw, draw_legend
-from sparse_interp.viewer.layout import lay_out
+from sparse_interp.viewer.drawing import draw, draw_legend, lay_out_circuit
 from sparse_interp.viewer.payload import page_data
+from sparse_interp.viewer.results import section
 
 # In the order of their use; all share one scope.
 _STYLES = ('circuit.css', 'report.css', 'detail.css')
@@ -52,12 +52,12 @@ def write_report(workdir: str, path: str) -> None:
   )
   check_schema(summary, folder / 'summary.json', default=1)
   metrics = read_metrics(folder / 'metrics.jsonl')
-  order = {name: i for i, name in enumerate(summary.get('tasks', {}))}
+  order = {name: i for i, name in enumerate(section(summary, 'tasks'))}
   circuits = sorted(
     read_circuits(folder / 'circuits'),
-    key=lambda circuit: order.get(circuit.document['task'], len(order)),
+    key=lambda circuit: order.get(circuit.name, len(order)),
   )
-  layouts = [lay_out(c.sites, c.nodes, c.edges) for c in circuits]
+  layouts = [lay_out_circuit(circuit) for circuit in circuits]
   drawings = ''.join(
     f'<template id="drawing-{i}">{draw(circuit, layout, alone=False)}'
     '</template>\n'

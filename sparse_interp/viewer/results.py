@@ -1,189 +1,219 @@
-"""What a run achieved, in rows, headline figures and sentences.
+"""What became of every task, in rows and headline figures.
 
-Reads summary.json. Beside the documented fields, a task that is not learned or
-not pruned may say why in `not_pruned` or `reason`.
+Reads summary.json as the prune run writes it, and the circuits beside it; what
+neither says is not said.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sparse_interp.viewer.artifacts import StoredCircuit
 
-# What a removed part takes, by kind of ablation.
-_VALUES = {
-  'mean': 'its mean over {tokens} tokens of pretraining text',
-  'task_mean': 'its mean over training prompts of the task',
-  'zero': '0',
-  'resample': 'its value on another prompt of the task',
-  'counterfactual': 'its value on the other prompt of the pair',
-  'subsets': 'its mean over {tokens} tokens of pretraining text, a random '
-  'half at a time',
-}
+FOUND, UNMEASURED = 'circuit found', 'not measured'
+
+
+class Target(NamedTuple):
+  """What a run asked of models and circuits.
+
+  Attributes:
+    loss: largest task loss of a full model that counts as having learned a
+      task, and of circuits largest loss of the kind that `on` says; None where
+      no artifact says it.
+    on: 'task' or 'kl'.
+  """
+
+  loss: float | None
+  on: str
+
+
+def find_target(
+  summary: Mapping[str, Any], circuits: Sequence[StoredCircuit]
+) -> Target:
+  """Returns the target that the summary states, or else every circuit."""
+  asked = section(summary, 'asked', 'config', 'prune')
+  stated = [summary, asked]
+  configs = [section(c.document, 'prune_config') for c in circuits]
+  targets = {(c.get('target_loss'), c.get('target_on')) for c in configs}
+  if len(targets) == 1:
+    stated.append(configs[0])
+  for fields in stated:
+    if is_finite(fields.get('target_loss')):
+      on = 'kl' if fields.get('target_on') == 'kl' else 'task'
+      return Target(float(fields['target_loss']), on)
+  return Target(None, 'task')
+
+
+def section(document: Any, *keys: str) -> Mapping[str, Any]:
+  """Returns a section within sections; empty where there is none."""
+  for key in keys:
+    document = document.get(key) if isinstance(document, Mapping) else None
+  return document if isinstance(document, Mapping) else {}
 
 
 def task_row(
-  name: str, entry: Mapping[str, Any], stored: bool, target: float
+  name: str,
+  entry: Mapping[str, Any],
+  stored: StoredCircuit | None,
+  target: Target,
 ) -> dict[str, Any]:
   """Returns one row of the task table, with what became of the task."""
-  circuit = dict(entry.get('circuit') or {})
-  status, reason = _outcome(entry, circuit, stored, target)
+  found = section(entry, 'circuit') or section(entry, 'failed_circuit')
+  status, reason = _outcome(entry, found, stored, target)
+  numbers = dict(found)
+  if stored is not None and found and not _difference(found, stored):
+    numbers = _stored_numbers(stored) | numbers
   return {
     'name': name,
     'status': status,
     'reason': reason,
     'full_loss': entry.get('full_loss'),
     'full_loss_interval': entry.get('full_loss_interval'),
-    'conditions': entry.get('conditions', {}),
+    'conditions': section(entry, 'full_conditions'),
     'learned': bool(entry.get('learned', False)),
-    'circuit': circuit,
-    'stored': stored,
+    'circuit': numbers,
+    'stored': stored is not None,
   }
 
 
 def _outcome(
   entry: Mapping[str, Any],
-  circuit: Mapping[str, Any],
-  stored: bool,
-  target: float,
+  found: Mapping[str, Any],
+  stored: StoredCircuit | None,
+  target: Target,
 ) -> tuple[str, str]:
   """Returns a status and, for anything but a good circuit, the reason."""
   if entry.get('unposable'):
     return 'not posable', str(entry['unposable'])
-  given = (
-    entry.get('not_pruned') or entry.get('reason') or circuit.get('reason')
-  )
-  loss = entry.get('full_loss')
-  if not entry.get('learned'):
-    found = f'{loss:.3f}' if is_finite(loss) else 'not measured'
-    told = f'; {given}' if given else ''
-    return (
-      'not learned',
-      f'test loss of the full model {found}, target {target:g}{told}',
-    )
-  if not is_finite(circuit.get('test_loss')):
+  if 'learned' not in entry:
+    return UNMEASURED, 'summary.json has no loss of the full model on it'
+  given = entry.get('not_pruned') or entry.get('reason')
+  if not entry['learned']:
+    return 'not learned', _not_learned(entry, given, target)
+  if not is_finite(found.get('test_loss')):
     return 'not pruned', f'learned, but {given or "no circuit was looked for"}'
-  if circuit['test_loss'] > target:
+  if found.get('missed') or not section(entry, 'circuit'):
+    missed = ', '.join(map(str, found.get('missed') or ()))
+    return 'bound missed', str(given or f'the circuit found missed {missed}')
+  name = 'test_kl' if target.on == 'kl' else 'test_loss'
+  reached = found.get(name)
+  if target.loss is not None and is_finite(reached) and reached > target.loss:
     return (
-      'above target',
-      f'circuit loss {circuit["test_loss"]:.3f}, target {target:g}',
+      'bound missed',
+      f'{name} {beside(reached, target.loss)}, target {target.loss}',
     )
-  if not stored:
+  if stored is None:
     return 'files missing', 'the circuit was measured, but its files are gone'
-  return 'circuit found', ''
+  if difference := _difference(found, stored):
+    return 'files differ', difference
+  return FOUND, ''
+
+
+def _not_learned(entry, given, target):
+  loss = entry.get('full_loss')
+  words = 'test loss of the full model not measured'
+  if is_finite(loss):
+    words = f'test loss of the full model {loss:.3f}'
+    if target.loss is not None:
+      words = (
+        f'test loss of the full model {beside(loss, target.loss)}, target '
+        f'{target.loss}'
+      )
+  return f'{words}; {given}' if given else words
+
+
+def _difference(found: Mapping[str, Any], stored: StoredCircuit) -> str:
+  """Says how the summary and the files of a circuit differ, if they do."""
+  metrics = section(stored.document, 'metrics')
+  for what, told, there in (
+    ('nodes', found.get('nodes'), len(stored.nodes)),
+    ('edges', found.get('edges'), len(stored.edges)),
+    ('test_loss', found.get('test_loss'), metrics.get('test_loss')),
+  ):
+    if told is not None and there is not None and told != there:
+      return (
+        f'summary.json tells of {what} {told:.4g}, the files of the circuit '
+        f'have {there:.4g}'
+      )
+  return ''
+
+
+def _stored_numbers(stored: StoredCircuit) -> dict[str, Any]:
+  """Returns what summaries of earlier versions leave to the circuit."""
+  metrics = section(stored.document, 'metrics')
+  names = ('raw_loss', 'raw_loss_interval', 'test_kl', 'raw_kl')
+  calibration = section(stored.document, 'calibration')
+  return {
+    **{name: metrics[name] for name in names if name in metrics},
+    **{name: calibration.get(name) for name in ('scale', 'shift')},
+  }
 
 
 def headline(
   summary: Mapping[str, Any],
-  tasks: Sequence[Mapping[str, Any]],
+  rows: Sequence[Mapping[str, Any]],
   n_circuits: int,
-  target: float,
+  target: Target,
 ) -> list[list[str]]:
   """Returns [figure, what it counts] of the headline figures."""
   tiles = []
-  if tasks:
-    learned = sum(task['learned'] for task in tasks)
+  if any(row['status'] != UNMEASURED for row in rows):
+    learned = sum(row['learned'] for row in rows)
+    words = 'tasks learned'
+    if target.loss is not None:
+      words += f': test loss of the full model at most {target.loss}'
+    tiles.append([f'{learned} of {len(rows)}', words])
+    met = sum(row['status'] == FOUND for row in rows)
+    tiles.append([f'{met} of {n_circuits}', 'circuits below met every bound'])
+  elif n_circuits:
     tiles.append(
       [
-        f'{learned} of {len(tasks)}',
-        f'tasks learned: test loss of the full model at most {target:g}',
+        str(n_circuits),
+        'circuits below; summary.json does not say which met their bounds',
       ]
     )
-  met = sum(task['status'] == 'circuit found' for task in tasks)
-  tiles.append(
-    [f'{met} of {n_circuits}', 'circuits drawn below met every bound']
-    if tasks
-    else [str(n_circuits), 'circuits, each drawn below']
-  )
   mean = summary.get('geometric_mean_edges')
   if is_finite(mean):
-    tiles.append([f'{mean:.3g}', 'edges per circuit that did (geometric mean)'])
-  sparse = [
-    entry
-    for entry in summary.get('nonzeros', {}).values()
-    if is_finite(entry.get('asked')) and entry['asked'] < entry['size']
-  ]
-  found = sum(entry['found'] for entry in sparse)
-  if found:
-    size = sum(entry['size'] for entry in sparse)
     tiles.append(
       [
-        f'1 in {size / found:.3g}',
-        f'weights nonzero: {found:,} of {size:,} in the sparse tensors',
+        f'{mean:.3g}',
+        'edges per circuit that did (geometric mean, none counted as 1)',
       ]
     )
+  tiles += _nonzero_tile(section(summary, 'nonzeros'))
   if is_finite(summary.get('wall_seconds')):
-    tiles.append([_duration(summary['wall_seconds']), 'from text to this page'])
+    tiles.append([_duration(summary['wall_seconds']), 'took the run'])
   return tiles
 
 
-def run_facts(
-  summary: Mapping[str, Any], asked: Mapping[str, Any]
-) -> list[list[str]]:
-  """Returns [name, value] of what identifies the run."""
-  names = ('device', 'code_version', 'corpus_hash', 'tokenizer_hash')
-  facts = {**asked, **{n: summary[n] for n in names if n in summary}}
-  return [[key.replace('_', ' '), _text(value)] for key, value in facts.items()]
-
-
-def method_sentences(
-  summary: Mapping[str, Any],
-  asked: Mapping[str, Any],
-  circuits: Sequence[StoredCircuit],
-  target: float,
-) -> list[list[str]]:
-  """Returns [name, sentence]: how the numbers of the task table were made."""
-  counts = {c.document.get('metrics', {}).get('test_pairs') for c in circuits}
-  counts = sorted(count for count in counts if is_finite(count))
-  method = {
-    'learned': (
-      'the test loss of the full model is at most the target of '
-      f'{target:g}; guessing between the two answers costs ln 2 = 0.693'
-    ),
-    'split': (
-      'every loss in the table is on test pairs'
-      + (f' ({_text(counts)} per task)' if counts else '')
-      + '; pruning saw train pairs only, and no prompt is in both'
-    ),
-    'necessity_loss': (
-      'loss of the full model when the nodes of the circuit, and they alone, '
-      'are ablated: high when the model needs them'
-    ),
-    'random_loss': (
-      'loss of a random circuit with as many nodes: high when it matters '
-      'which nodes are kept'
-    ),
-    'interval': '95%, in brackets',
-  }
-  ablations = {_ablation(c.document) for c in circuits}
-  if ablations:
-    method['ablation'] = ' / '.join(sorted(ablations))
-  if 'seed' in asked:
-    method['seed of the run'] = str(asked['seed'])
-  seeds = {str(c.document.get('provenance', {}).get('seed')) for c in circuits}
-  if seeds:
-    method['seed of pruning'] = ', '.join(sorted(seeds))
-  # What was recorded with the numbers overrides what is said here of them.
-  for formulas in (
-    *(c.document.get('formula', {}) for c in circuits),
-    summary.get('formulas', {}),
-  ):
-    method.update({name: _text(formula) for name, formula in formulas.items()})
-  return [[key.replace('_', ' '), value] for key, value in method.items()]
-
-
-def _ablation(document: Mapping[str, Any]) -> str:
-  ablation = document.get('ablation', {})
-  value = _VALUES.get(ablation.get('kind'))
-  if value is None or 'tokens' not in ablation:
-    return _text(ablation)
-  edges = document.get('gates') == 'edges'
-  removed = 'a removed edge carries' if edges else 'a removed node is held at'
-  return f'{removed} {value.format(tokens=_text(ablation["tokens"]))}'
+def _nonzero_tile(nonzeros: Mapping[str, Any]) -> list[list[str]]:
+  """Counts the tensors that were to be sparse; all, where nobody asked."""
+  entries = list(nonzeros.values())
+  asked = [entry for entry in entries if is_finite(entry.get('asked'))]
+  counted = [entry for entry in asked if entry['asked'] < entry['size']]
+  where = 'the tensors that were made sparse'
+  if not asked:
+    counted, where = entries, 'all tensors'
+  found = sum(entry['found'] for entry in counted)
+  if not found:
+    return []
+  size = sum(entry['size'] for entry in counted)
+  words = f'weights nonzero: {found:,} of {size:,} in {where}'
+  return [[f'1 in {size / found:.3g}', words]]
 
 
 def is_finite(value: Any) -> bool:
-  return isinstance(value, int | float) and math.isfinite(value)
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  return is_number and math.isfinite(value)
+
+
+def beside(value: float, limit: float) -> str:
+  """Returns a number with as many digits as tell it from a limit."""
+  for digits in range(3, 18):
+    text = f'{value:.{digits}f}'
+    if float(text) != limit or value == limit:
+      return text
+  return repr(value)
 
 
 def _duration(seconds: int | float) -> str:
@@ -192,14 +222,3 @@ def _duration(seconds: int | float) -> str:
   if seconds < 100 * 60:
     return f'{seconds / 60:.1f} min'
   return f'{seconds / 3600:.1f} h'
-
-
-def _text(value: Any) -> str:
-  """Returns a value as a person would write it."""
-  if isinstance(value, Mapping):
-    return ', '.join(f'{key}: {_text(item)}' for key, item in value.items())
-  if isinstance(value, list | tuple):
-    return ', '.join(map(_text, value))
-  if isinstance(value, str | bool | None):
-    return str(value)
-  return f'{value:,}' if isinstance(value, int) else f'{value:.4g}'

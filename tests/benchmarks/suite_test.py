@@ -1,7 +1,5 @@
 """Cases are checked before they are timed, and a stopped suite goes on."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -18,6 +16,7 @@ from sparse_interp.benchmarks.case import (
   Competitor,
   error_of,
 )
+from sparse_interp.files import sealed
 from sparse_interp.files import workdir as workdir_lib
 
 ABOUT = {
@@ -59,7 +58,6 @@ def run(cases, directory, budget=100.0):
     cases,
     directory,
     {'date': ABOUT['date']},
-    workdir_lib.write_json,
     lines.append,
     repetitions=4,
     seconds=1.0,
@@ -113,7 +111,7 @@ def test_a_suite_goes_on_with_the_first_case_that_is_not_done(tmp_path):
   assert len(calls) == before
   found, _ = run(cases, tmp_path)
   assert len(found) == 3
-  stored = json.loads((tmp_path / 'cases' / 'case_2.json').read_text())
+  stored = sealed.read_json(tmp_path / 'cases' / 'case_2.json', 'x')
   assert stored == found[2]
 
 

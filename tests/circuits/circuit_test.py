@@ -9,6 +9,7 @@ import pytest
 
 from sparse_interp.circuits import circuit as artifact
 from sparse_interp.circuits import extract, gated_model, parts, selection
+from sparse_interp.files import circuit_files
 
 
 @pytest.fixture
@@ -94,6 +95,7 @@ def test_circuits_from_before_edge_gates_are_circuits_of_nodes(
   path = tmp_path / 'circuit.json'
   fields = json.loads(path.read_text())
   assert fields.pop('gates') == 'nodes'
+  del fields['sha256']
   path.write_text(json.dumps(fields))
   assert artifact.load(tmp_path).gates == 'nodes'
 
@@ -102,6 +104,7 @@ def test_models_from_before_a_switch_have_its_default(circuit, tmp_path):
   artifact.save(circuit, tmp_path)
   path = tmp_path / 'circuit.json'
   fields = json.loads(path.read_text())
+  del fields['sha256']
   new = 'norm_eps', 'parallel_residual', 'rotary_fraction', 'rotary_base'
   assert [fields['model'].pop(name) for name in new] == [None, False, 1, 1e4]
   path.write_text(json.dumps(fields))
@@ -172,7 +175,7 @@ def test_a_kill_between_the_files_leaves_no_circuit(
       lambda d: (d / 'circuit.npz').write_bytes(
         (d / 'circuit.npz').read_bytes()[:200]
       ),
-      'must be a whole npz archive',
+      'must be the one that circuit.json was written with',
     ),
     (
       lambda d: (d / 'circuit.json').write_text('{"schema_version": 1'),
@@ -184,7 +187,7 @@ def test_a_kill_between_the_files_leaves_no_circuit(
     ),
     (
       lambda d: (d / 'circuit.json').write_text('{"schema_version": 1}'),
-      "must have every field, got 'model'",
+      "must have every field, got none named 'model'",
     ),
   ],
 )
@@ -203,3 +206,59 @@ def test_extract_refuses_another_models_parameters(circuit, known):
   other = jax.tree.map(lambda x: x * 1.5, known.params)
   with pytest.raises(ValueError, match='params must be those of the model'):
     extract.extract(circuit, other)
+
+
+def test_edited_numbers_and_arrays_of_another_circuit_are_refused(
+  circuit, tmp_path
+):
+  artifact.save(circuit, tmp_path / 'a')
+  artifact.save(dataclasses.replace(circuit, scale=9.0), tmp_path / 'b')
+  other = dataclasses.replace(circuit, example_tokens=np.array([[3, 2]]))
+  artifact.save(other, tmp_path / 'c')
+  # The same arrays may stand beside either description.
+  (tmp_path / 'b/circuit.npz').replace(tmp_path / 'a/circuit.npz')
+  artifact.load(tmp_path / 'a')
+  (tmp_path / 'c/circuit.npz').replace(tmp_path / 'a/circuit.npz')
+  with pytest.raises(ValueError, match='or that of another circuit'):
+    artifact.load(tmp_path / 'a')
+  path = tmp_path / 'a/circuit.json'
+  path.write_text(path.read_text().replace('"scale": 2.0', '"scale": 3.0'))
+  with pytest.raises(ValueError, match='does not match its sha256'):
+    artifact.load(tmp_path / 'a')
+
+
+def test_every_reader_notices_every_flipped_bit(circuit, tmp_path):
+  artifact.save(circuit, tmp_path)
+  before = artifact.load(tmp_path)
+  rng = np.random.default_rng(0)
+  for name in ('circuit.json', 'circuit.npz'):
+    written, refused = (tmp_path / name).read_bytes(), 0
+    for bit in rng.integers(8 * len(written), size=60).tolist():
+      damaged = bytearray(written)
+      damaged[bit // 8] ^= 1 << bit % 8
+      (tmp_path / name).write_bytes(damaged)
+      try:
+        assert artifact.load(tmp_path).provenance == before.provenance
+        assert artifact._description(before) == artifact._description(
+          artifact.load(tmp_path)
+        )
+      except ValueError:
+        refused += 1
+        with pytest.raises(ValueError, match=r'circuit\.(json|npz) must'):
+          circuit_files.read(tmp_path)
+    (tmp_path / name).write_bytes(written)
+    assert refused > 40
+
+
+def test_parameters_are_hashed_once(known, monkeypatch):
+  params = jax.tree.map(lambda leaf: leaf + 0, known.params)
+  expected = artifact.hash_params(params)
+  assert expected == artifact.hash_params(jax.device_get(params))
+  monkeypatch.setattr(artifact.np, 'ascontiguousarray', None)
+  assert artifact.hash_params(params) == expected
+  monkeypatch.undo()
+  # Arrays that can change are looked at every time.
+  arrays = {'a': np.zeros(3, np.float32)}
+  before = artifact.hash_params(arrays)
+  arrays['a'][1] = 1
+  assert artifact.hash_params(arrays) != before

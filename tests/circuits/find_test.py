@@ -218,15 +218,14 @@ def test_metrics_tell_the_circuit_from_chance(found):
   assert metrics['full_loss'] <= 0.15
   assert metrics['necessity_loss'] >= 0.69
   assert metrics['random_loss'] >= 0.5
-  for name in ('full', 'test', 'train', 'raw', 'necessity', 'random'):
-    low, high = metrics[f'{name}_loss_interval']
-    assert low - 1e-6 <= metrics[f'{name}_loss'] <= high + 1e-6
+  losses = 'full test train raw necessity random raw_random'.split()
+  for name in [*(f'{loss}_loss' for loss in losses), 'test_kl', 'raw_kl']:
+    low, high = metrics[f'{name}_interval']
+    assert low - 1e-6 <= metrics[name] <= high + 1e-6
   assert set(metrics['full_conditions']) == {'early', 'late'}
 
 
-def test_examples_show_test_prompts_and_the_full_models_activations(
-  known, found
-):
+def test_examples_show_test_prompts_and_the_circuits_activations(known, found):
   circuit, _ = found
   assert len(circuit.examples) == 12
   assert {e['condition'] for e in circuit.examples} == {'early', 'late'}
@@ -236,7 +235,9 @@ def test_examples_show_test_prompts_and_the_full_models_activations(
     '<4>',
     '<3>',
   )
-  assert all(e['probability'] > 0.5 for e in circuit.examples)
+  for kind in ('probability', 'raw_probability', 'full_probability'):
+    assert all(e[kind] > 0.5 for e in circuit.examples)
+  assert 'in the circuit' in circuit.formula['activation']
   tokens = circuit.example_tokens
   assert tokens.shape[0] == 12
   assert first['pieces'] == [

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 import sys
 
 import jax
@@ -171,8 +172,23 @@ def test_another_search_does_not_go_on_in_the_directory(model, train, found):
 
 def test_an_unreadable_directory_is_named(model, train, tmp_path):
   (tmp_path / 'trials.json').write_text('{')
-  with pytest.raises(ValueError, match=r'readable trials\.json, got .*;'):
+  with pytest.raises(ValueError, match=r'trials\.json must be as it was wri'):
     search.search(model, train, _BAD, 4, 4, 0, tmp_path)
+
+
+def test_a_damaged_journal_is_refused(model, train, found, tmp_path):
+  result, directory, _, _ = found
+  shutil.copytree(directory, tmp_path / 'w')
+  best = min(result.trials, key=lambda trial: trial['value'])['trial']
+  for name in ('trials.json', f'trial_{best}.npz'):
+    path = tmp_path / 'w' / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f'{name} must be as it was') as error:
+      search.search(model, train, _BAD, 10, 4, 0, tmp_path / 'w')
+    assert f'delete {tmp_path / "w"} or choose another' in str(error.value)
+    shutil.copy(directory / name, path)
 
 
 @pytest.mark.parametrize(('trials', 'parallel'), [(0, 4), (4, 0)])

@@ -10,6 +10,7 @@ import tokenizers
 from hypothesis import strategies as st
 
 from sparse_interp.data import tokenizer as tokenizer_lib
+from sparse_interp.data.tokenizer import byte_letters
 
 _PROGRAM = """
 def total(values, start=0):
@@ -46,6 +47,29 @@ def test_any_text_comes_back_from_ordinary_ids(tokenizer, text):
 def test_batches_encode_as_single_texts_do(tokenizer, texts):
   singles = [tokenizer.encode(text) for text in texts]
   assert tokenizer.encode_batch(texts) == singles
+
+
+def test_tokenizers_of_others_may_have_it_anywhere(tokenizer):
+  ids = {tokenizer_lib.END_OF_TEXT: 0}
+  ids |= {letter: i for i, letter in enumerate(byte_letters(), 1)}
+  other = tokenizer_lib.from_merges(ids, [], ['<|pad|>', *list(ids)[:1]])
+  assert (other.eot, other.vocab_size) == (0, 258)
+  assert other.special_tokens == {'<|endoftext|>': 0, '<|pad|>': 257}
+  text = 'é <|endoftext|> <|pad|>\0'
+  assert other.decode([0, *other.encode(text), 0]) == (
+    f'<|endoftext|>{text}<|endoftext|>'
+  )
+  assert other.pieces([257, 0]) == ['<|pad|>', '<|endoftext|>']
+
+
+def test_text_that_would_come_back_in_another_form_is_refused():
+  ids = {letter: i for i, letter in enumerate(byte_letters())}
+  other = tokenizer_lib.from_merges(ids, [], ['<|endoftext|>'], nfc=True)
+  assert other.decode(other.encode('é')) == 'é'
+  assert not other.can_encode('e\u0301')
+  for call in (other.encode, lambda text: other.encode_batch([text])):
+    with pytest.raises(ValueError, match=r"NFC.*got 'e\u0301x' at character 1"):
+      call('ae\u0301x')
 
 
 def test_end_of_text_is_the_last_id(tokenizer):
@@ -142,7 +166,7 @@ def test_other_tokenizers_are_refused(tmp_path):
   with pytest.raises(ValueError, match='tokenizer file must'):
     tokenizer_lib.Tokenizer.load(path)
   tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(path))
-  with pytest.raises(ValueError, match='last id'):
+  with pytest.raises(ValueError, match='as a special token, got none'):
     tokenizer_lib.Tokenizer.load(path)
   path.write_text(json.dumps({'vocab_size': 2048}))
   with pytest.raises(ValueError, match='tokenizer file must'):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import pathlib
 import random
 import sysconfig
@@ -220,6 +221,44 @@ def _without_byte(ids):
 
 
 @pytest.mark.parametrize(
+  'edit',
+  [
+    lambda data: data.removeprefix(b'#version: 0.2\n'),
+    lambda data: b'\xef\xbb\xbf' + data,
+    lambda data: data.replace(b'\n', b'\r\n'),
+    lambda data: data.removesuffix(b'\n'),
+    lambda data: data.replace(b'0.2', b'0.2 - Trained by `huggingface`', 1),
+  ],
+)
+def test_merges_of_every_writer_are_read(trained, directory, edit):
+  path = directory / 'vocab.bpe'
+  before = path.read_bytes()
+  path.write_bytes(edit(before))
+  assert path.read_bytes() != before
+  assert bpe_files.load(directory).hash == trained.hash
+
+
+def test_special_tokens_may_be_anywhere(trained, directory):
+  """As other trainers put them: first, in the middle, or last."""
+  path, ids = directory / 'encoder.json', trained.vocabulary()
+  moved = {'<s>': 0, '[PAD]': 1, END_OF_TEXT: 2}
+  rest = [entry for entry in ids if entry != END_OF_TEXT]
+  moved |= {entry: i for i, entry in enumerate(rest, 3)}
+  path.write_text(json.dumps(moved | {'<mask>': len(moved)}))
+  loaded = bpe_files.load(directory)
+  assert (loaded.eot, loaded.vocab_size) == (2, len(moved) + 1)
+  assert list(loaded.special_tokens.values()) == [0, 1, 2, len(moved)]
+  text = f'def f(x):\n  return {END_OF_TEXT} <s> [PAD] <mask>'
+  assert loaded.encode(text) == [i + 3 for i in trained.encode(text)]
+  assert loaded.decode(loaded.encode(text)) == text
+
+
+def _pipe(path):
+  path.unlink()
+  os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
   ('edit', 'expected'),
   [
     (lambda d: (d / 'vocab.bpe').unlink(), 'vocab.bpe must be readable'),
@@ -231,7 +270,6 @@ def _without_byte(ids):
     ),
     (lambda d: (d / 'encoder.json').write_text('[]'), 'must be a json object'),
     (lambda d: (d / 'encoder.json').write_text('{}'), 'an entry for every'),
-    (_merges(lambda lines: lines[1:]), 'must begin with .#version'),
     (_merges(lambda lines: [*lines[:9], 'a b c', *lines[9:]]), 'on line 10'),
     (_merges(lambda lines: [*lines[:9], '', *lines[9:]]), "'' on line 10"),
     (_merges(lambda lines: [*lines[:9], lines[5], *lines[9:]]), 'twice'),
@@ -245,8 +283,10 @@ def _without_byte(ids):
     (_ids(_without_byte), 'every byte, got none for byte 32'),
     (_ids(lambda ids: ids | {'nobody': 2048}), "'nobody', by none"),
     (_ids(lambda ids: ids | {'<|日|>': 2048}), 'by none'),
-    (_ids(lambda ids: ids | {'<|other|>': 2048}), '<.endoftext.> as the last'),
-    (_ids(lambda ids: _swap(ids, '!', END_OF_TEXT)), 'behind all others'),
+    (_ids(lambda ids: _swap(ids, '!', END_OF_TEXT)), 'order of the merges'),
+    (_ids(lambda ids: ids | {'a': 10**30}), 'each once, got 1000'),
+    (_ids(lambda ids: ids | {'a': 1.0}), 'whole numbers as ids, got 1.0'),
+    (lambda d: _pipe(d / 'vocab.bpe'), 'must be a file'),
     (
       _ids(lambda ids: _swap(ids, *list(ids)[300:302])),
       'in the order of the merges',

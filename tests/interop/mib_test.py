@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sparse_interp.interop import mib, mib_graph, torch_file
+from tests.interop import mib_reader
 
 
 @pytest.fixture
@@ -84,12 +85,83 @@ def test_what_is_written_is_read_again(importances, tmp_path, suffix, neurons):
       importances, neurons_kept=None, neuron_scores=None
     )
   path = tmp_path / f'importances.{suffix}'
-  mib.write(path, importances)
+  mib.write(path, importances, neurons=neurons)
   _assert_same(mib.read(path), importances)
 
 
+@pytest.mark.parametrize('suffix', ['json', 'pt'])
+@pytest.mark.parametrize('level', ['edge', 'node', 'neuron'])
+def test_the_track_evaluates_the_circuit_that_was_written(
+  importances, tmp_path, suffix, level
+):
+  path = tmp_path / f'importances.{suffix}'
+  mib.write(path, importances, neurons=level == 'neuron')
+  graph = mib_reader.read(path)
+  np.testing.assert_array_equal(graph.edges, importances.edges_kept)
+  mib_reader.prune(graph)  # takes nothing away: what is there hangs together
+  np.testing.assert_array_equal(graph.edges, importances.edges_kept)
+  np.testing.assert_array_equal(graph.nodes, importances.nodes_kept)
+  counts = {
+    'edge': importances.edges_kept.sum(),
+    'node': importances.nodes_kept.sum(),
+    'neuron': importances.neurons_kept.sum(),
+  }
+  mib_reader.keep_best(graph, counts[level], level)
+  np.testing.assert_array_equal(graph.nodes, importances.nodes_kept)
+  if level == 'edge':
+    np.testing.assert_array_equal(graph.edges, importances.edges_kept)
+  if level == 'neuron':
+    np.testing.assert_array_equal(graph.neurons, importances.neurons_kept)
+
+
+def test_with_neurons_the_track_finds_nothing_at_other_levels(
+  importances, tmp_path
+):
+  """Why neurons are written for their own level alone."""
+  mib.write(tmp_path / 'a.pt', importances, neurons=True)
+  graph = mib_reader.read(tmp_path / 'a.pt')
+  mib_reader.keep_best(graph, importances.edges_kept.sum(), 'edge')
+  assert not graph.edges.any()
+
+
+def test_what_leads_nowhere_is_no_part_of_the_circuit(small):
+  circuit = small.circuit
+  sites = list(circuit.sites)
+  edges = circuit.edges
+  # The heads of block 1 write nothing: whatever they read leads nowhere.
+  own = edges.target_site != sites.index('1.attn.resid_delta')
+  less = type(edges)(*(column[own] for column in edges))
+  found = mib.of_circuit(dataclasses.replace(circuit, edges=less))
+  heads = [name for name in found.edges if '->a1.' in name]
+  assert heads
+  for name in heads:
+    assert not found.edges_kept[found.edges[name]]
+    assert found.edge_scores[found.edges[name]] == 0
+  np.testing.assert_array_equal(found.nodes_kept, found.neurons_kept.any(1))
+  assert (found.edge_scores > 0).sum() == found.edges_kept.sum() > 0
+
+
+def test_node_scores_alone_are_read(importances, tmp_path):
+  """As the track's attribution of nodes writes them: no edge has a score."""
+  empty = dataclasses.replace(
+    importances,
+    edge_scores=np.zeros_like(importances.edge_scores),
+    edges_kept=np.zeros_like(importances.edges_kept),
+  )
+  for suffix in ('json', 'pt'):
+    path = tmp_path / f'nodes.{suffix}'
+    mib.write(path, empty)
+    read = mib.read(path)
+    np.testing.assert_array_equal(read.node_scores, importances.node_scores)
+    assert not read.edges_kept.any()
+  document = json.loads((tmp_path / 'nodes.json').read_text())
+  (tmp_path / 'nodes.json').write_text(json.dumps({**document, 'edges': {}}))
+  read = mib.read(tmp_path / 'nodes.json')
+  np.testing.assert_array_equal(read.node_scores, importances.node_scores)
+
+
 def test_json_has_the_entries_that_the_track_reads(importances, tmp_path):
-  mib.write(tmp_path / 'a.json', importances)
+  mib.write(tmp_path / 'a.json', importances, neurons=True)
   document = json.loads((tmp_path / 'a.json').read_text())
   assert document['cfg'] == {
     'n_layers': 2,
@@ -151,6 +223,10 @@ def test_binary_circuits_and_partial_scores_are_read(importances, tmp_path):
       lambda d: d['edges']['input->m0'].update(score='1'),
       "have numbers for input->m0, not '1'",
     ),
+    (
+      lambda d: d['edges']['input->m0'].update(score=10**400),
+      "have numbers for input->m0, not '1000",
+    ),
     (lambda d: d['nodes']['m0']['neurons'].pop(), 'give 16 neurons of m0'),
   ],
 )
@@ -158,7 +234,7 @@ def test_json_of_another_form_is_refused(
   importances, tmp_path, change, message
 ):
   path = tmp_path / 'a.json'
-  mib.write(path, importances)
+  mib.write(path, importances, neurons=True)
   document = json.loads(path.read_text())
   change(document)
   path.write_text(json.dumps(document))

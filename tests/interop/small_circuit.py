@@ -10,6 +10,7 @@ from sparse_interp.circuits import circuit as circuit_lib
 from sparse_interp.circuits import gated_model, parts, selection
 from sparse_interp.circuits.ablation import site_means
 from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.circuits.watching import watch
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.sites import node_sites
 from sparse_interp.tasks.encoding import EncodedTask
@@ -84,7 +85,7 @@ def make_circuit(config=CONFIG, seed=0, keep=0.5):
   }
   loss = pairs.losses(gated_model.all_outputs(model, gates, pairs))
   tokens = task.tokens.reshape(-1, task.tokens.shape[2])
-  _, seen = jax.jit(GPT(config).apply)({'params': params}, tokens)
+  _, seen = watch(model, gates, pairs, nodes)
   circuit = circuit_lib.Circuit(
     task='random',
     description='made for tests',
@@ -116,9 +117,7 @@ def make_circuit(config=CONFIG, seed=0, keep=0.5):
       )
     ],
     example_tokens=tokens,
-    activations={
-      site: np.asarray(seen[site][..., kept]) for site, kept in nodes.items()
-    },
+    activations=seen,
     provenance={'params_hash': circuit_lib.hash_params(params)},
   )
   return types.SimpleNamespace(

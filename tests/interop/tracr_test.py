@@ -87,9 +87,7 @@ def test_a_program_survives_a_file(tmp_path):
   for name in set(first.files) - {'description'}:
     np.testing.assert_array_equal(first[name], second[name])
   old, new = (json.loads(str(file['description'])) for file in (first, second))
-  # A field that came to GPTConfig later has its default.
-  defaults = {f.name: f.default for f in dataclasses.fields(GPTConfig)}
-  assert new == old | {'config': defaults | old['config']}
+  assert new == old
   assert load(tmp_path / 'again.npz').config == program.config
   assert (DIRECTORY / 'hist.npz').stat().st_size < 30_000
 
@@ -164,14 +162,17 @@ def test_compiling_again_gives_the_same_program(name, causal, tmp_path):
   assembled = compiling.compile_rasp_to_model(
     expression, set(published.vocab), published.max_length, causal=causal
   )
+  if causal and name == 'sort_unique':  # the first may find nothing before it
+    with pytest.raises(ValueError, match='got None at place'):
+      convert(assembled, expression, name, published.unique_tokens)
+    return
   program = convert(assembled, expression, name, published.unique_tokens)
   inputs = program.draw(400, seed=2)
   assert_same_outputs(
     program, inputs, reference_outputs(assembled, expression, inputs)
   )
   if causal:
-    if name != 'sort_unique':  # which may find nothing, and so is undefined
-      _assert_means_causally(program, inputs, expression, causal_eval.evaluate)
+    _assert_means_causally(program, inputs, expression, causal_eval.evaluate)
     return
   save(program, tmp_path / 'again.npz')
   first, second = (
@@ -183,6 +184,9 @@ def test_compiling_again_gives_the_same_program(name, causal, tmp_path):
     rounding = 1e-5 if array == 'examples/outputs' else 0
     if first[array].dtype.kind == 'U':
       old, new = (json.loads(str(one[array])) for one in (first, second))
+      for description in (old, new):
+        # Outputs are rounded elsewhere, and the hashes of them differ.
+        del description['arrays']['examples/outputs'], description['sha256']
       # Files from before a switch was there have its default.
       sites = tuple(old['config'].pop('activation_sites'))
       config = GPTConfig(**old['config'], activation_sites=sites)

@@ -163,7 +163,7 @@ def _config_json(tmp_path, text):
     ({'source': str(DATA)}, ['no final_model.pt or model.safetensors']),
     ({'length': 1}, ['length must be at least 2, got 1']),
     ({'tolerance': 0.0}, ['tolerance must be above 0']),
-    ({'sha256': 'abc'}, ['sha256 must be that of the weights, got abc']),
+    ({'sha256': 'abc'}, ['sha256 must be 64 hexadecimal digits']),
     (
       {'reference': str(PLAIN.parent / 'sink' / 'io.npz')},
       ['reference must be met within tolerance 0.001', 'raise'],
@@ -179,7 +179,7 @@ def _config_json(tmp_path, text):
     ({'tokenizer': '/no/where'}, ['tokenizer must be a directory with']),
     (
       {'tokenizer': str(PLAIN / 'beeg_config.json')},
-      ['tokenizer file must be one that was saved here'],
+      ['beeg_config.json must have settings that are known'],
     ),
     ({'source': 'sftq://a/b'}, ['of a kind that fsspec knows']),
   ],

@@ -1,7 +1,8 @@
 import dataclasses
 import json
-import math
+import os
 import re
+import shutil
 
 import pytest
 
@@ -11,7 +12,9 @@ from experiments import strength as strength_experiment
 from sparse_interp import tasks
 from sparse_interp.circuits import sweep
 from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.runs import pose, pretrained, prune, table
+from sparse_interp.files import sealed, versions
+from sparse_interp.files import workdir as workdir_lib
+from sparse_interp.runs import pose, pretrained, prune
 from sparse_interp.viewer.drawing import circuit_svg
 from sparse_interp.viewer.report import write_report
 from tests.circuits.known_model import make_known
@@ -49,61 +52,10 @@ def test_pruning_without_a_model_says_how_to_name_one(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-  ('losses', 'missed'),
-  [
-    ((0.1, 0.6, 0.6), []),
-    ((0.16, 0.6, 0.6), ['test_loss <= 0.15']),
-    ((0.1, 0.49, 0.4), ['necessity_loss >= 0.5', 'random_loss >= 0.5']),
-  ],
-)
-def test_a_circuit_that_misses_a_bound_is_listed_with_what_it_missed(
-  losses, missed
-):
-  assert prune.missed_bounds(*losses, target=0.15) == missed
-
-
 def test_geometric_mean_is_of_the_reported_circuits():
   assert sweep.geometric_mean([2, 8]) == pytest.approx(4)
   assert sweep.geometric_mean([0, 4]) == pytest.approx(2)  # 0 counts as 1
   assert sweep.geometric_mean([]) is None
-
-
-def test_the_table_shows_every_task_and_why_one_has_no_circuit(capsys):
-  circuit = {
-    'nodes': 12,
-    'edges': 9,
-    'ablation': 'zero',
-    'test_loss': 0.12,
-    'necessity_loss': 1.5,
-    'random_loss': 0.7,
-  }
-  table.print_table(
-    {
-      'tasks': {
-        'a': {'full_loss': 0.01, 'circuit': circuit},
-        'b': {'full_loss': 0.6, 'circuit': None},
-        'c': {'full_loss': None, 'circuit': None, 'unposable': 'why'},
-        'd': {
-          'full_loss': 0.1,
-          'circuit': None,
-          'failed_circuit': {'missed': ['test_loss <= 0.15']},
-        },
-      },
-      'learned_tasks': ['a', 'd'],
-      'pruned_tasks': ['a'],
-      'geometric_mean_edges': math.e,
-    }
-  )
-  printed = capsys.readouterr().out.splitlines()
-  rows = {line.split()[0]: line for line in printed[2:6]}
-  assert rows['a'].split()[1:] == ['0.010', '12', '9', '0.120', '1.50', '0.70']
-  assert 'not learned' in rows['b']
-  assert 'cannot be posed' in rows['c']
-  assert 'missed test_loss <= 0.15' in rows['d']
-  assert '2 tasks learned, 1 circuits' in printed[6]
-  assert '2.7' in printed[6]
-  assert 'test pairs, ablation: zero' in printed[6]
 
 
 class _Tokenizer(Tokenizer):
@@ -246,11 +198,54 @@ def test_an_edge_circuit_is_found_reported_refused_elsewhere_and_drawn(
   stored = json.loads(path.read_text())
   for field, value, parts in (
     ('provenance', {'params_hash': 'other'}, ['workdir must hold circuits of']),
-    ('schema_version', 7, ['schema_version of', 'must be 1, got 7']),
+    ('schema_version', 7, ['schema_version must be 1, got 7']),
   ):
-    path.write_text(json.dumps({**stored, field: value}))
+    sealed.write_json(path, {**stored, field: value})
     before = content(workdir)
     assert_refused(capfd, config, workdir, *parts)
     assert content(workdir) == before
   with pytest.raises(ValueError, match='schema_version must be 1, got 7'):
     write_report(str(workdir), str(report))
+
+
+def test_circuits_that_are_lost_or_damaged_are_found_again(
+  config, tmp_path, capsys, monkeypatch
+):
+  workdir = tmp_path / 'w'
+  before = prune.prune(config, str(workdir))
+  assert before['versions'] == [
+    {
+      'phase': 'prune',
+      'from_task': 'with_as',
+      'versions': versions.current(),
+    }
+  ]
+  arrays = workdir / 'circuits' / 'with_as' / 'circuit.npz'
+  other = versions.current() | {'jax': '9.9'}
+  monkeypatch.setattr(versions, 'current', lambda: other)
+  # Nothing is found, so that nothing changes hands.
+  assert prune.prune(config, str(workdir))['versions'] == before['versions']
+  os.truncate(arrays, 100)
+  capsys.readouterr()
+  again = prune.prune(config, str(workdir))
+  assert f'found anew: circuit file {arrays}' in capsys.readouterr().out
+  assert again['tasks'] == before['tasks']
+  assert again['versions'][0]['versions'] == other
+  shutil.rmtree(workdir / 'circuits')
+  assert prune.prune(config, str(workdir))['tasks'] == before['tasks']
+  assert arrays.exists()
+
+
+def test_a_circuit_of_others_is_neither_taken_nor_replaced(config, tmp_path):
+  workdir = tmp_path / 'w'
+  with (
+    pytest.raises(KeyboardInterrupt),
+    workdir_lib.claimed(workdir, config.to_dict()),
+  ):
+    raise KeyboardInterrupt
+  path = workdir / 'circuits' / 'with_as' / 'circuit.npz'
+  path.parent.mkdir(parents=True)
+  path.write_text('mine')
+  with pytest.raises(ValueError, match=r'with_as/circuit\.npz, which no run'):
+    prune.prune(config, str(workdir))
+  assert path.read_text() == 'mine'

@@ -1,6 +1,7 @@
 """The golden path from end to end, on a model that learns next to nothing."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from experiments import quickstart as experiment
 from experiments import strength as strength_experiment
 from sparse_interp import main
 from sparse_interp.circuits import circuit as circuit_lib
+from sparse_interp.files import sealed, versions
 from sparse_interp.runs import strength_summary
 
 pytestmark = pytest.mark.slow
@@ -72,6 +74,51 @@ def test_a_second_run_says_that_all_is_done_and_changes_nothing(
     assert path.read_bytes() == content, path
 
 
+def _lose(workdir, what):
+  """Takes away or damages a part; returns the files that must come back."""
+  circuits = sorted((workdir / 'circuits').iterdir())
+  files = {
+    'circuits': [f for d in circuits for f in d.iterdir()],
+    'circuit': list(circuits[0].iterdir()),
+    'description': [circuits[0] / 'circuit.json'],
+    'arrays': [circuits[0] / 'circuit.npz'],
+    'page': [workdir / 'report.html'],
+  }[what.split()[-1]]
+  for path in files:
+    if what.startswith('half'):
+      os.truncate(path, path.stat().st_size // 2)
+    else:
+      path.unlink()
+  return files
+
+
+@pytest.mark.parametrize(
+  'what', ['all circuits', 'half arrays', 'half description', 'half page']
+)
+def test_what_is_lost_or_damaged_is_made_again(workdir, tmp_path, capsys, what):
+  copy = tmp_path / 'w'
+  shutil.copytree(workdir, copy)
+  (copy / 'notes.txt').write_text('mine')
+  files = _lose(copy, what)
+  main.run(experiment.get_config('tiny'), str(copy))
+  printed = capsys.readouterr().out
+  assert 'everything is done already' not in printed
+  assert ('found anew' in printed) == (
+    what in ('half arrays', 'half description')
+  )
+  assert all(path.stat().st_size for path in files)
+  assert _summary(copy)['tasks'] == _summary(workdir)['tasks']
+  main.run(experiment.get_config('tiny'), str(copy))
+  assert 'everything is done already' in capsys.readouterr().out
+  assert (copy / 'notes.txt').read_text() == 'mine'
+
+
+def test_versions_of_every_stage_are_in_the_summary(workdir):
+  (entry,) = _summary(workdir)['versions']
+  assert entry['phase'] == 'pretrain'
+  assert entry['versions'] == versions.current()
+
+
 def test_circuits_lost_in_the_middle_are_found_again_alike(workdir, capsys):
   name = _summary(workdir)['learned_tasks'][-1]
   directory = workdir / 'circuits' / name
@@ -80,7 +127,7 @@ def test_circuits_lost_in_the_middle_are_found_again_alike(workdir, capsys):
     path.unlink()
   summary = _summary(workdir)
   del summary['learned_tasks']
-  (workdir / 'summary.json').write_text(json.dumps(summary))
+  sealed.write_json(workdir / 'summary.json', summary)
   main.run(experiment.get_config('tiny'), str(workdir))
   after = circuit_lib.load(directory)
   for site, kept in before.nodes.items():
@@ -108,7 +155,7 @@ def test_circuits_of_another_model_are_refused(workdir, tmp_path):
   path = copy / 'circuits' / name / 'circuit.json'
   stored = json.loads(path.read_text())
   stored['provenance']['params_hash'] = '0' * 64
-  path.write_text(json.dumps(stored))
+  sealed.write_json(path, stored)
   (copy / 'report.html').unlink()
   with pytest.raises(ValueError, match='must hold circuits of this model'):
     main.run(experiment.get_config('tiny'), str(copy))

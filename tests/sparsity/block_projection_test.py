@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments.pretrain import tiny
-from sparse_interp.sparsity import projection, schedules
+from sparse_interp.sparsity import projection, rules, schedules
 from sparse_interp.training import plan
 
 SIDE = 16
@@ -25,7 +25,7 @@ def random(shape, seed=0):
 
 
 def project(weights, move, count, axis=None, alive=0):
-  target = projection.Target(count, axis, alive, SIDE)
+  target = rules.Target(count, axis, alive, SIDE)
   tx = projection.keep_largest_weights({'w': target})
   params = {'w': jnp.asarray(weights)}
   updates, _ = tx.update({'w': jnp.asarray(move)}, tx.init(params), params)
@@ -73,7 +73,7 @@ def test_every_unit_keeps_a_block_inside_the_same_count(axis):
 def test_sharded_weights_give_the_same_mask_and_are_not_gathered():
   mesh = jax.make_mesh((4,), ('fsdp',), axis_types=(AxisType.Auto,))
   sharding = NamedSharding(mesh, PartitionSpec(None, 'fsdp'))
-  target = projection.Target(5 * SIDE**2, None, 0, SIDE)
+  target = rules.Target(5 * SIDE**2, None, 0, SIDE)
   weights = random((32, 128))
   keep = jax.jit(lambda w: projection.keep_mask(w, target.counts, target))
   alone = np.asarray(keep(weights))
@@ -130,16 +130,16 @@ def test_a_configuration_without_the_field_is_unstructured():
 )
 def test_what_blocks_cannot_do_is_refused(block, density, alive, field):
   kernels = {'kernel': jax.ShapeDtypeStruct((64, 192), jnp.float32)}
-  rules = (('kernel', projection.Rule('hidden', alive_axis=0)),)
+  only = (('kernel', rules.Rule('hidden', alive_axis=0)),)
   schedule = schedules.DensitySchedule(100, density, 2.0)
   with pytest.raises(ValueError, match=field) as error:
-    projection.make_targets(kernels, schedule, alive, 'dense', rules, block)
+    rules.make_targets(kernels, schedule, alive, 'dense', only, block)
   assert '\n' not in str(error.value)
 
 
 def test_a_size_that_divides_is_proposed():
   kernels = {'kernel': jax.ShapeDtypeStruct((96, 192), jnp.float32)}
-  rules = (('kernel', projection.Rule('hidden', alive_axis=0)),)
+  only = (('kernel', rules.Rule('hidden', alive_axis=0)),)
   schedule = schedules.DensitySchedule(100, 1 / 4, 2.0)
   with pytest.raises(ValueError, match='choose 96'):
-    projection.make_targets(kernels, schedule, 0, 'dense', rules, 64)
+    rules.make_targets(kernels, schedule, 0, 'dense', only, 64)

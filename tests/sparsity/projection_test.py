@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from sparse_interp.sparsity import projection, schedules
+from sparse_interp.sparsity import projection, rules, schedules
 
 
 @functools.partial(jax.jit, static_argnames=('axis', 'alive'))
@@ -19,9 +19,7 @@ def project(weights, move, count, axis=None, alive=0):
   """Weights after one update by `move` and the projection to `count`."""
   # A table with every count, looked up at step `count`: one compilation does.
   table = np.arange(weights.size + 1, dtype=np.int32)
-  tx = projection.keep_largest_weights(
-    {'w': projection.Target(table, axis, alive)}
-  )
+  tx = projection.keep_largest_weights({'w': rules.Target(table, axis, alive)})
   params, moves = {'w': weights}, {'w': move}
   updates, _ = tx.update(moves, tx.init(params), params, step=count)
   return optax.apply_updates(params, updates)['w']
@@ -93,13 +91,13 @@ def test_every_unit_keeps_its_minimum_inside_the_same_count(axis):
 def test_counts_follow_the_table_and_its_last_entry_holds():
   table = np.array([8, 5, 3], np.int32)
   for step, count in [(0, 8), (1, 5), (2, 3), (7, 3)]:
-    target = projection.Target(table)
+    target = rules.Target(table)
     assert int(projection.count_at(target, jnp.int32(step))) == count
-  assert projection.count_at(projection.Target(6), None) == 6
+  assert projection.count_at(rules.Target(6), None) == 6
 
 
 def test_a_table_without_a_step_is_an_error():
-  target = projection.Target(np.array([1, 2], np.int32))
+  target = rules.Target(np.array([1, 2], np.int32))
   with pytest.raises(ValueError, match='step must be given'):
     projection.count_at(target, None)
 
@@ -111,10 +109,19 @@ def test_tensors_of_one_group_are_masked_like_each_alone():
     for name in 'abcd'
   }
   table = np.array([50, 40], np.int32)
-  protected = projection.Target(table, 1, 4)
-  targets = {'a': protected, 'b': protected, 'c': projection.Target(table)}
-  masks = jax.jit(lambda w: projection.keep_masks(w, targets, 1))(weights)
+  protected = rules.Target(table, 1, 4)
+  targets = {'a': protected, 'b': protected, 'c': rules.Target(table)}
+  weights['c'] = weights['c'].at[:, 4:].set(0)
+  masks, vacant = jax.jit(lambda w: projection.keep_masks(w, targets, 1))(
+    weights
+  )
   assert masks.keys() == targets.keys()
+  # 40 are kept where 32 are nonzero.
+  assert {name: int(n) for name, n in vacant.items()} == {
+    'a': 0,
+    'b': 0,
+    'c': 8,
+  }
   for name, target in targets.items():
     np.testing.assert_array_equal(
       masks[name], projection.keep_mask(weights[name], 40, target)
@@ -163,7 +170,7 @@ SCHEDULE = schedules.DensitySchedule(100, 1 / 8, 2.0)
 
 
 def test_published_rules_name_densities_and_axes_of_every_tensor():
-  targets = projection.make_targets(PARAMS, SCHEDULE, 4)
+  targets = rules.make_targets(PARAMS, SCHEDULE, 4)
   final = {
     name: (int(t.counts[-1]), t.alive_axis if t.minimum_alive else None)
     for name, t in targets.items()
@@ -186,13 +193,13 @@ def test_published_rules_name_densities_and_axes_of_every_tensor():
 
 
 def test_dense_biases_have_no_target():
-  targets = projection.make_targets(PARAMS, SCHEDULE, 4, biases='dense')
+  targets = rules.make_targets(PARAMS, SCHEDULE, 4, biases='dense')
   assert not [name for name in targets if name.endswith('bias')]
 
 
 def test_an_uncovered_tensor_is_an_error():
   with pytest.raises(ValueError, match='adapter/kernel'):
-    projection.make_targets({'adapter': shapes(kernel=(4, 4))}, SCHEDULE)
+    rules.make_targets({'adapter': shapes(kernel=(4, 4))}, SCHEDULE)
 
 
 @pytest.mark.parametrize(
@@ -206,18 +213,18 @@ def test_an_uncovered_tensor_is_an_error():
 def test_what_cannot_be_kept_alive_is_an_error(minimum_alive, density, field):
   schedule = schedules.DensitySchedule(100, density, 2.0)
   with pytest.raises(ValueError, match=field):
-    projection.make_targets(PARAMS, schedule, minimum_alive)
+    rules.make_targets(PARAMS, schedule, minimum_alive)
 
 
 def test_the_largest_feasible_minimum_is_accepted():
   # 8 of 64 inputs for each of 256 neurons is exactly density 1/8.
-  projection.make_targets(PARAMS, SCHEDULE, 8)
+  rules.make_targets(PARAMS, SCHEDULE, 8)
 
 
 def test_unknown_targets_and_missing_params_are_errors():
-  tx = projection.keep_largest_weights({'v': projection.Target(1)})
+  tx = projection.keep_largest_weights({'v': rules.Target(1)})
   with pytest.raises(ValueError, match="'v'"):
     tx.init({'w': jnp.ones(3)})
-  tx = projection.keep_largest_weights({'w': projection.Target(1)})
+  tx = projection.keep_largest_weights({'w': rules.Target(1)})
   with pytest.raises(ValueError, match='params must be given'):
     tx.update({'w': jnp.ones(3)}, tx.init({'w': jnp.ones(3)}))

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_interp.sparsity import projection, statistics
+from sparse_interp.sparsity import rules, statistics
 
 
 def block(c_attn, attn_out, c_fc, mlp_out):
@@ -26,18 +26,20 @@ def test_nonzeros_are_counted_by_name():
   counts = statistics.nonzero_counts(params)
   assert int(counts['h_0/mlp/c_fc/kernel']) == 11
   assert int(counts['h_0/attn/c_attn/kernel']) == 18
-  names = ['h_0/mlp/c_fc/kernel', 'h_0/mlp/c_proj/kernel']
-  assert int(statistics.total_nonzeros(params, names)) == 23
+  assert int(counts['h_0/mlp/c_proj/kernel']) == 12
 
 
 def test_asked_counts_are_final_counts_or_sizes():
   targets = {
-    'h_0/mlp/c_fc/kernel': projection.Target(np.array([12, 7, 5], np.int32)),
-    'h_0/mlp/c_proj/kernel': projection.Target(3),
+    'h_0/mlp/c_fc/kernel': rules.Target(np.array([12, 7, 5], np.int32)),
+    'h_0/mlp/c_proj/kernel': rules.Target(3),
   }
   asked = statistics.asked_counts(alive(), targets)
   assert asked['h_0/mlp/c_fc/kernel'] == 5
   assert asked['h_0/mlp/c_proj/kernel'] == 3
+  for step, count in ((0, 12), (1, 7), (2, 5), (9, 5)):
+    asked = statistics.asked_counts(alive(), targets, step)
+    assert asked['h_0/mlp/c_fc/kernel'] == count
   assert asked['h_0/attn/c_attn/kernel'] == 18
 
 

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from sparse_interp.training import metrics
 
 
@@ -9,8 +11,10 @@ def test_rows_after_the_restored_step_are_dropped_and_written_again(tmp_path):
   writer = metrics.MetricsWriter(tmp_path, 0)
   for step in (5, 10, 15):
     writer.write({'step': step, 'train_loss': 1 / 3})
+    if step == 10:
+      saved = writer.save()
   writer.close()
-  writer = metrics.MetricsWriter(tmp_path, 10)
+  writer = metrics.MetricsWriter(tmp_path, 10, saved)
   writer.write({'step': 15, 'train_loss': 0.25})
   writer.close()
   found = metrics.read_rows(tmp_path / 'metrics.jsonl')
@@ -21,12 +25,98 @@ def test_rows_after_the_restored_step_are_dropped_and_written_again(tmp_path):
   ]
 
 
+def written(directory, *steps):
+  """Rows of these steps; what a checkpoint after them knows."""
+  writer = metrics.MetricsWriter(directory, 0)
+  for step in steps:
+    writer.write({'step': step, 'train_loss': 1 / step})
+  saved = writer.save()
+  writer.close()
+  return saved
+
+
 def test_a_row_torn_by_a_kill_is_left_out(tmp_path):
   path = tmp_path / 'metrics.jsonl'
-  path.write_text('{"step": 5}\n{"step": 10, "train_lo')
-  assert metrics.read_rows(path) == [{'step': 5}]
-  metrics.MetricsWriter(tmp_path, 7).close()
-  assert path.read_text() == '{"step": 5}\n'
+  saved = written(tmp_path, 5)
+  whole = path.read_bytes()
+  path.write_bytes(whole + b'{"step": 10, "train_lo')
+  assert [row['step'] for row in metrics.read_rows(path)] == [5]
+  metrics.MetricsWriter(tmp_path, 7, saved).close()
+  assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+  'rows',
+  [
+    b'7\n',
+    b'"step"\n',
+    b'[]\n',
+    b'null\n',
+    b'{"loss": 1}\n',
+    b'{"step": "7"}\n',
+    b'{"step": 7.0}\n',
+    b'{"step": true}\n',
+    b'{"step": 8}\n{"step": 8}\n',
+    b'{"step": 9}\n{"step": 8}\n',
+    b'\n{"step": 9}\n',
+    b'{"step": 9\n{"step": 10}\n',
+    b'\xff\xfe\x00\n',
+    b'[' * 100_000 + b'\n',
+  ],
+)
+def test_anything_but_a_torn_last_line_is_one_clear_line(tmp_path, rows):
+  path = tmp_path / 'metrics.jsonl'
+  saved = written(tmp_path, 1, 5)
+  path.write_bytes(path.read_bytes() + rows)
+  for call in (
+    lambda: metrics.read_rows(path),
+    lambda: metrics.MetricsWriter(tmp_path, 5, saved),
+  ):
+    with pytest.raises(ValueError) as error:
+      call()
+    message = str(error.value)
+    assert message.startswith(f'{path} must hold')
+    assert 'restore' in message
+    assert '\n' not in message
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+  ('damage', 'found'),
+  [
+    (lambda content: None, 'no such file'),
+    (lambda content: b'', '0 bytes'),
+    (lambda content: content[:-1], 'bytes'),
+    (lambda content: content.replace(b'0.2', b'0.3'), 'other content'),
+    (lambda content: content.replace(b'5', b'6'), 'other content'),
+  ],
+)
+def test_rows_that_a_checkpoint_has_seen_are_still_the_same(
+  tmp_path, damage, found
+):
+  path = tmp_path / 'metrics.jsonl'
+  saved = written(tmp_path, 1, 5)
+  assert metrics.check(tmp_path, saved) == path.read_bytes()
+  damaged = damage(path.read_bytes())
+  path.unlink()
+  if damaged is not None:
+    path.write_bytes(damaged)
+  for call in (
+    lambda: metrics.check(tmp_path, saved),
+    lambda: metrics.MetricsWriter(tmp_path, 5, saved),
+  ):
+    with pytest.raises(ValueError, match='must begin with') as error:
+      call()
+    assert found in str(error.value)
+    assert str(path) in str(error.value)
+  assert (path.read_bytes() if path.exists() else None) == damaged
+
+
+def test_rows_without_a_checkpoint_do_not_go_in_silence(tmp_path, capsys):
+  written(tmp_path, 1, 5)
+  capsys.readouterr()
+  metrics.MetricsWriter(tmp_path, 0).close()
+  assert 'no checkpoint: 2 rows' in capsys.readouterr().out
 
 
 def test_every_row_is_on_disk_at_once(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from sparse_interp.sparsity import projection
+from sparse_interp.sparsity import rules
 from sparse_interp.training import optimizer as optimizer_lib
 
 PARAMS = {
@@ -50,7 +50,7 @@ def test_decay_follows_the_projection_on_matrices_but_not_the_bigram_table():
   tx = optimizer_lib.make_optimizer(
     optimizer_lib.OptimizerConfig(),
     RATE,
-    {'w': projection.Target(3)},
+    {'w': rules.Target(3)},
   )
   params = {k: jnp.asarray(p) for k, p in PARAMS.items()}
   state = tx.init(params)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sparse_interp.models import GPT, GPTConfig
-from sparse_interp.sparsity import projection, schedules, statistics
+from sparse_interp.sparsity import rules, schedules, statistics
 from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import state as state_lib
 
@@ -89,7 +89,7 @@ def rate(schedule):
 @pytest.fixture(scope='module')
 def targets(schedule):
   params = nested(read('state_initial.npz'))
-  return projection.make_targets(params, schedule, 4, biases='dense')
+  return rules.make_targets(params, schedule, 4, biases='dense')
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,7 @@
 """The run: interrupted, resumed, refused, stopped."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -11,10 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sparse_interp.files import interrupts
+from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPTConfig
 from sparse_interp.sparsity import statistics
-from sparse_interp.training import checkpoints, metrics, pretrain, sharding
+from sparse_interp.training import checkpoints, pretrain, sharding
 from sparse_interp.training import state as state_lib
+from tests.training.results import assert_same_result, rows, wait_for
 
 STEPS = 61
 
@@ -24,33 +28,6 @@ def one_device(monkeypatch):
   """Runs in this process use one device, like those in their own."""
   mesh = sharding.make_mesh(1, jax.devices()[:1])
   monkeypatch.setattr(sharding, 'make_mesh', lambda fsdp: mesh)
-
-
-def rows(workdir):
-  """metrics.jsonl without what depends on the machine and the moment."""
-  found = metrics.read_rows(workdir / 'metrics.jsonl')
-  for row in found:
-    for field in metrics.TIMING_FIELDS:
-      del row[field]
-  return found
-
-
-def assert_same_result(workdir, other):
-  ours = statistics.named_tensors(checkpoints.load_params(workdir))
-  theirs = statistics.named_tensors(checkpoints.load_params(other))
-  assert ours.keys() == theirs.keys()
-  for name, tensor in ours.items():
-    bits = [np.asarray(t).view(np.uint32) for t in (tensor, theirs[name])]
-    np.testing.assert_array_equal(*bits, err_msg=name)
-  assert rows(workdir) == rows(other)
-
-
-def wait_for(process, text):
-  """Reads the output of a process up to the line that holds `text`."""
-  for line in process.stdout:
-    if text in line:
-      return
-  raise AssertionError(f'{text!r} was never printed')
 
 
 def test_final_weights_have_exactly_the_asked_nonzeros(undisturbed):
@@ -102,17 +79,45 @@ def test_last_n_checkpoints_are_kept(undisturbed):
   assert kept == {'60', '61'}
 
 
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
+def test_a_signal_has_the_loop_save_and_end(
+  name, config, undisturbed, tmp_path, monkeypatch, capfd
+):
+  progress_line = metrics.progress_line
+
+  def interrupted(step, *numbers):
+    if step == 10:
+      stop = interrupts._watcher.stop
+      os.kill(os.getpid(), getattr(signal, name))
+      while stop.signal is None:
+        time.sleep(0.01)
+    return progress_line(step, *numbers)
+
+  monkeypatch.setattr(metrics, 'progress_line', interrupted)
+  with pytest.raises(SystemExit) as end:
+    pretrain.pretrain(config, str(tmp_path))
+  monkeypatch.setattr(metrics, 'progress_line', progress_line)
+  assert end.value.code == 0
+  lines = capfd.readouterr().out.splitlines()
+  assert f'stopped by {name} after step 11, saved' in lines[-1]
+  assert 'the same command goes on' in lines[-1]
+  assert (tmp_path / 'checkpoints' / '11').is_dir()
+  pretrain.pretrain(config, str(tmp_path))
+  assert_same_result(tmp_path, undisturbed)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
 def test_a_run_stopped_and_killed_ends_with_the_same_bits(
-  start, undisturbed, tmp_path
+  name, start, undisturbed, tmp_path
 ):
   workdir = tmp_path / 'run'
   process = start(workdir)
   wait_for(process, 'step 10/')
-  process.send_signal(signal.SIGTERM)
+  process.send_signal(getattr(signal, name))
   output, _ = process.communicate()
   assert process.returncode == 0, output
-  assert 'stopped by SIGTERM' in output
+  assert f'stopped by {name} after step' in output
   saved = max(int(p.name) for p in (workdir / 'checkpoints').iterdir())
   assert 10 <= saved < STEPS
   process = start(workdir)
@@ -150,7 +155,7 @@ def test_a_finished_run_says_so_and_changes_nothing(
   summary = pretrain.pretrain(config, str(undisturbed))
   assert 'done already' in capsys.readouterr().out
   assert (undisturbed / 'summary.json').read_text() == before
-  assert summary == json.loads(before)
+  assert summary == workdir_lib.read_summary(undisturbed)
 
 
 def test_load_model_returns_architecture_and_weights(undisturbed, tmp_path):
@@ -254,13 +259,9 @@ def test_a_wrong_corpus_leaves_nothing_behind(
 ):
   config[section][field] = value
   config.train.tokens = 10**9
-  mine = tmp_path / 'run' / 'data' / 'mine.txt'
-  mine.parent.mkdir(parents=True)
-  mine.write_text('keep')
   with pytest.raises(ValueError, match=r'data\.'):
-    pretrain.pretrain(config, str(tmp_path / 'run'))
-  left = [path for path in tmp_path.rglob('*') if path.is_file()]
-  assert left == [mine]
+    pretrain.pretrain(config, str(tmp_path / 'new' / 'run'))
+  assert not list(tmp_path.iterdir())
 
 
 def test_donated_steps_do_not_disturb_a_checkpoint_being_written(tmp_path):
@@ -280,3 +281,54 @@ def test_donated_steps_do_not_disturb_a_checkpoint_being_written(tmp_path):
   manager.close()
   saved = checkpoints.load_params(tmp_path)
   np.testing.assert_array_equal(saved['w'], np.arange(2.0**20) + 1)
+
+
+def test_a_state_that_is_not_finite_leaves_the_last_good_checkpoint(
+  undisturbed, config, tmp_path, monkeypatch
+):
+  workdir = tmp_path / 'run'
+  shutil.copytree(undisturbed, workdir)
+  (workdir / 'summary.json').unlink()
+  shutil.rmtree(workdir / 'checkpoints' / '61')
+  make_step = state_lib.make_train_step
+
+  def make_broken_step(*args):
+    step = make_step(*args)
+
+    def broken(state, tokens):
+      # The loss is that of before the update, and finite.
+      state, numbers = step(state, tokens)
+      params = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), state.params)
+      return state._replace(params=params), numbers
+
+    return broken
+
+  monkeypatch.setattr(state_lib, 'make_train_step', make_broken_step)
+  config.data.validation_fraction = 0.0
+  (workdir / 'config.json').unlink()
+  with pytest.raises(ValueError) as error:
+    pretrain.pretrain(config, str(workdir))
+  assert 'must be finite' in str(error.value)
+  good = workdir / 'checkpoints' / '60'
+  assert f'last good checkpoint is {good}' in str(error.value)
+  assert [path.name for path in good.parent.iterdir()] == ['60']
+
+
+def test_files_that_were_deleted_are_made_anew(undisturbed, config, tmp_path):
+  workdir = tmp_path / 'run'
+  shutil.copytree(undisturbed, workdir)
+  names = ('tokenizer.json', pretrain.SAMPLE, 'model.json')
+  for name in names:
+    (workdir / name).unlink()
+    pretrain.pretrain(config, str(workdir))
+    before, after = (d / name for d in (undisturbed, workdir))
+    assert before.read_bytes() == after.read_bytes()
+  for name in names:
+    content = bytearray((undisturbed / name).read_bytes())
+    content[200] ^= 1
+    (workdir / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f'{name} must be') as error:
+      pretrain.pretrain(config, str(workdir))
+    assert 'delete it and run again' in str(error.value)
+    assert (workdir / name).read_bytes() == content
+    shutil.copy(undisturbed / name, workdir / name)

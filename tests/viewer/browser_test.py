@@ -64,6 +64,7 @@ def test_link_to_a_node_shows_its_heat_map(page, report, workdir):
     f"document.querySelectorAll('.prompt .token')[{where}].dataset.tip"
   )
   shown = float(re.search(r'activation ([+−][\d.]+)', tip)[1].replace('−', '-'))
+  assert 'in the circuit' in tip
   assert shown == pytest.approx(values[where], rel=1e-2)
   assert page.run("document.querySelector('.node.chosen').dataset.id") == name
   _assert_no_problems(page)
@@ -235,7 +236,7 @@ def test_page_without_circuits_says_so(page, tmp_path):
   folder = make_workdir(tmp_path / 'run', circuits={})
   write_report(str(folder), str(tmp_path / 'report.html'))
   _open(page, tmp_path / 'report.html')
-  assert 'No circuit was found' in page.run(
+  assert 'This workdir holds no circuit' in page.run(
     "document.getElementById('circuit').innerText"
   )
   assert _count(page, 'tr[data-task]') == 3
@@ -262,3 +263,58 @@ def test_page_is_complete_for_a_browser_run_from_the_command_line(
   assert 'data-ready="yes"' in dump
   assert 'data-errors="0"' in dump
   assert '<h3>quote_close</h3>' in dump
+
+
+def test_raw_numbers_and_whose_they_are_stand_in_the_page(page, report):
+  _open(page, report, '#circuit=set_or_string')
+  row = "document.querySelector('tr[data-task=set_or_string]').innerText"
+  for text in ('0.143', '0.581', '×1.31, −0.04'):
+    assert text in page.run(row)
+  head = page.run("document.querySelector('.circuit-head').innerText")
+  for text in ('test_loss at most 0.15', '0.581', '×1.31, −0.04'):
+    assert text in head
+  prompt = page.run("document.querySelector('.prompt figcaption').innerText")
+  assert 'raw 61.2%, full model 98.8%' in prompt
+  page.run(
+    "document.querySelector('.frame .node')"
+    ".dispatchEvent(new MouseEvent('click', {bubbles: true}))"
+  )
+  page.wait("document.querySelector('.heat-key .ramp')")
+  key = page.run("document.querySelector('.heat-key').innerText")
+  assert 'activation in the circuit, everything else ablated' in key
+  _assert_no_problems(page)
+
+
+def test_page_of_a_run_with_a_target_on_kl_and_a_missed_bound(page, tmp_path):
+  folder = make_workdir(tmp_path / 'run', {'quote_close': 5}, steps=3)
+  summary = json.loads((folder / 'summary.json').read_text())
+  entry = summary['tasks']['quote_close']
+  failed = {**entry['circuit'], 'test_kl': 0.031, 'missed': ['test_kl <= 0.02']}
+  entry |= {
+    'circuit': None,
+    'failed_circuit': failed | {'raw_loss': 25.0},
+    'reason': 'the circuit found missed test_kl <= 0.02 with 0.031',
+  }
+  summary |= {'target_loss': 0.02, 'target_on': 'kl'}
+  (folder / 'summary.json').write_text(json.dumps(summary))
+  write_report(str(folder), str(tmp_path / 'report.html'))
+  _open(page, tmp_path / 'report.html')
+  row = page.run(
+    "document.querySelector('tr[data-task=quote_close]').innerText"
+  )
+  assert 'bound missed' in row
+  assert 'missed test_kl <= 0.02 with 0.031' in row
+  assert '0.031' in row.split('with 0.031')[1]  # in the column of KL
+  heads = page.run("document.querySelector('.tasks thead').innerText")
+  assert 'KL' in heads
+  key = page.run("document.getElementById('loss-key').innerText")
+  assert 'target 0.02 of the full model' in key
+  # The strip is as wide as its losses.
+  right = page.run(
+    "document.querySelector('tr[data-task=quote_close] .mark.raw').getBBox().x"
+  )
+  assert right == pytest.approx(144 - 5, abs=1)
+  standing = page.run("document.querySelector('.standing').innerText")
+  assert standing.startswith('Not counted as a circuit: bound missed')
+  assert _count(page, '.frame .node') > 0
+  _assert_no_problems(page)

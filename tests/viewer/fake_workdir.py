@@ -48,18 +48,17 @@ def make_workdir(
   tasks['bracket_counting'] = {
     'full_loss': 0.4131,
     'full_loss_interval': [0.381, 0.447],
-    'conditions': {'list': 0.391, 'call': 0.436},
+    'full_conditions': {'list': 0.391, 'call': 0.436},
     'learned': False,
   }
   tasks['while_return'] = {
     'full_loss': 0.0814,
     'full_loss_interval': [0.07, 0.094],
-    'conditions': {'return': 0.07, 'break': 0.09},
+    'full_conditions': {'return': 0.07, 'break': 0.09},
     'learned': True,
     'not_pruned': 'no k up to 3072 nodes reaches the target loss of 0.15',
   }
   tasks['lambda_colon'] = {
-    'conditions': {},
     'learned': False,
     'unposable': 'answers " a" and " ab" start with the same token'
     + (NASTY[0] if nasty else ''),
@@ -74,7 +73,12 @@ def make_workdir(
 def _summary(tasks):
   return {
     'asked': {
-      'config': {'model': {'d_model': 64, 'n_layer': 2}, 'density': 1 / 16},
+      'config': {
+        'run': 'quickstart',
+        'data': {'corpora': [['idioms', 1.0]]},
+        'model': {'d_model': 64, 'n_layer': 2},
+        'prune': {'target_loss': 0.15, 'target_on': 'task'},
+      },
       'seed': 0,
     },
     'corpus_hash': '5f1c0a77d2',
@@ -83,6 +87,8 @@ def _summary(tasks):
     'device': 'cpu (2 cores)',
     'wall_seconds': 803.2,
     'tasks': tasks,
+    'target_loss': 0.15,
+    'target_on': 'task',
     'learned_tasks': [n for n, task in tasks.items() if task['learned']],
     'geometric_mean_edges': 41.73205080756888,
     'nonzeros': {
@@ -150,6 +156,10 @@ def write_circuit(directory, task, n_nodes, nasty=False):
     'edges': len(edges),
     'test_loss': 0.1432,
     'test_loss_interval': [0.128, 0.149],
+    'raw_loss': 0.5812,
+    'raw_loss_interval': [0.571, 0.592],
+    'scale': 1.31,
+    'shift': -0.04,
     'necessity_loss': 2.4133,
     'necessity_loss_interval': [2.1, 2.8],
     'random_loss': 0.7121,
@@ -162,7 +172,7 @@ def write_circuit(directory, task, n_nodes, nasty=False):
   return {
     'full_loss': 0.0421,
     'full_loss_interval': [0.031, 0.055],
-    'conditions': {'assign': 0.038, 'call': 0.046},
+    'full_conditions': {'assign': 0.038, 'call': 0.046},
     'learned': True,
     'circuit': entry,
   }
@@ -227,7 +237,10 @@ def _document(task, sites, nodes, entry, examples):
     'edge_count': entry['edges'],
     'calibration': {'scale': 1.31, 'shift': -0.04},
     'ablation': {'kind': 'mean', 'over': 'pretraining', 'tokens': 65536},
-    'formula': {'task_loss': 'two-way cross-entropy at the last token'},
+    'formula': {
+      'task_loss': 'two-way cross-entropy at the last token',
+      'activation': 'value in the circuit',
+    },
     'metrics': {
       **{k: v for k, v in entry.items() if 'loss' in k},
       'full_loss': 0.0421,
@@ -266,6 +279,8 @@ def _examples(rng, task, nasty):
           'answer': '.add' if side == 'a' else ' +=',
           'other_answer': ' +=' if side == 'a' else '.add',
           'probability': float(rng.uniform(0.4 if pair == 3 else 0.9, 1)),
+          'raw_probability': 0.6123,
+          'full_probability': 0.9876,
           'condition': 'assign' if pair % 2 else 'call',
           'side': side,
         }

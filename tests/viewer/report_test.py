@@ -138,7 +138,7 @@ def test_failures_stand_in_the_table_with_their_reasons(report):
   assert 'start with the same token' in rows['lambda_colon']['reason']
 
 
-def test_circuit_above_target_is_not_called_found(tmp_path):
+def test_circuit_above_its_target_is_not_called_found(tmp_path):
   folder = make_workdir(tmp_path / 'run')
   summary = json.loads((folder / 'summary.json').read_text())
   summary['tasks']['set_or_string']['circuit']['test_loss'] = 0.1501
@@ -146,12 +146,12 @@ def test_circuit_above_target_is_not_called_found(tmp_path):
   write_report(str(folder), str(tmp_path / 'report.html'))
   row = _data(tmp_path / 'report.html')['tasks'][0]
   assert (row['status'], row['reason']) == (
-    'above target',
-    'circuit loss 0.150, target 0.15',
+    'bound missed',
+    'test_loss 0.1501, target 0.15',
   )
 
 
-def test_recorded_formula_overrides_the_words_of_the_page(tmp_path):
+def test_recorded_formulas_are_the_words_of_the_page(tmp_path):
   folder = make_workdir(tmp_path / 'run')
   summary = json.loads((folder / 'summary.json').read_text())
   summary['formulas']['necessity_loss'] = 'as recorded'
@@ -160,7 +160,8 @@ def test_recorded_formula_overrides_the_words_of_the_page(tmp_path):
   method = dict(_data(tmp_path / 'report.html')['method'])
   assert method['necessity loss'] == 'as recorded'
   assert method['ablation'] == (
-    'a removed node is held at its mean over 65,536 tokens of pretraining text'
+    "a removed node is held at its mean over the model's text sample (65,536 "
+    'tokens)'
   )
 
 

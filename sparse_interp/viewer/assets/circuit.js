@@ -158,6 +158,7 @@ function jsonDownload(circuit) {
   }));
   const means = Object.fromEntries(circuit.ids.map((id, i) => [id, circuit.means[i]]));
   const { history, ...record } = circuit.record;
-  const text = JSON.stringify({ ...record, edges, means }, null, 1);
+  const note = 'weights and means are rounded to 4 digits; circuit.npz has all';
+  const text = JSON.stringify({ note, ...record, edges, means }, null, 1);
   return `data:application/json;charset=utf-8,${encodeURIComponent(text)}`;
 }

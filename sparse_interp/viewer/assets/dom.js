@@ -3,6 +3,9 @@
 
 const SVG_SPACE = 'http://www.w3.org/2000/svg';
 
+// What the page says, see payload.py.
+const DATA = JSON.parse(byId('data').textContent);
+
 function build(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;

@@ -31,10 +31,13 @@ function linkList(title, links, none, circuit, actions) {
       : el('p', { class: 'muted' }, none));
 }
 
-// Nodes of the same residual channel: earlier writes feed a read by identity.
+// Nodes of the same residual channel: earlier writes feed a read by identity,
+// but in a parallel model not those of the same block.
 function streamMates(circuit, node) {
   const channel = circuit.ids[node].split(':').at(-1);
-  const same = (i) => circuit.ids[i].endsWith(`:${channel}`);
+  const layer = (i) => circuit.ids[i].split('.')[0];
+  const same = (i) => circuit.ids[i].endsWith(`:${channel}`) &&
+    !(circuit.record.model?.parallel_residual && layer(i) === layer(node));
   const mates = circuit.ids.map((_, i) => i).filter(same);
   if (circuit.kinds[node] === 'write')
     return mates.filter((i) => i > node && ['read', 'final'].includes(circuit.kinds[i]));
@@ -43,12 +46,15 @@ function streamMates(circuit, node) {
 
 function streamList(circuit, node, actions) {
   const kind = circuit.kinds[node];
-  if (!['read', 'write', 'final'].includes(kind)) return null;
+  const channel = Number(circuit.ids[node].split(':').at(-1));
+  // Channels of positions stand behind those of the stream.
+  const isPosition = kind === 'read' && channel >= (circuit.record.model?.d_model ?? Infinity);
+  if (isPosition || !['read', 'write', 'final'].includes(kind)) return null;
   const mates = streamMates(circuit, node);
   const title = kind === 'write' ? 'Read later from the stream by' : 'Written to the stream by';
   const none = kind === 'write'
     ? 'No later node of the circuit reads this channel.'
-    : 'No earlier node of the circuit: the channel holds the embedding and constants.';
+    : 'No earlier node of the circuit: the channel holds the embedding and what removed nodes leave.';
   return el('div', { class: 'links' }, el('h4', {}, title),
     mates.length
       ? el('p', { class: 'mates' }, ...mates.map((mate) =>
@@ -60,7 +66,7 @@ function streamList(circuit, node, actions) {
 const NO_EDGES = {
   query: ['', 'Queries meet keys in the attention pattern, which is no weight.'],
   key: ['', 'Keys meet queries in the attention pattern, which is no weight.'],
-  read: ['It is read from the residual stream.', ''],
+  read: ['No edge: it is read as it is.', ''],
   write: ['', 'It is added to the residual stream.'],
   final: ['It is the residual stream itself.', 'The unembedding reads it; it is not counted.'],
 };
@@ -75,7 +81,7 @@ function drawPanel(container, circuit, node, words, actions) {
   }
   const kind = circuit.kinds[node];
   const [noInputs, noOutputs] = NO_EDGES[kind] ?? ['', ''];
-  const facts = [['when ablated', signed(circuit.means[node])]];
+  const facts = [[circuit.means_are, signed(circuit.means[node])]];
   if (isNumber(circuit.scores[node])) facts.push(['pruning score', signed(circuit.scores[node])]);
   container.replaceChildren(
     el('h3', {}, el('i', { class: `swatch ${kind}` }), circuit.ids[node]),

@@ -1,7 +1,6 @@
 // Puts the page together. The chosen circuit and node live in the address
 // (#circuit=name&node=site:channel), so a link to them can be shared.
 
-const DATA = JSON.parse(byId('data').textContent);
 let current = null;
 
 function hashOf(task, node) {
@@ -18,7 +17,7 @@ function go(task, node) {
 function followHash() {
   const asked = new URLSearchParams(location.hash.slice(1));
   const name = asked.get('circuit');
-  const found = DATA.circuits.findIndex((circuit) => circuit.record.task === name);
+  const found = DATA.circuits.findIndex((circuit) => circuit.name === name);
   if (found >= 0) {
     if (current?.number !== found) openCircuit(found);
     const node = DATA.circuits[found].ids.indexOf(asked.get('node'));
@@ -34,9 +33,8 @@ function openTask(name) {
   byId('circuits').scrollIntoView();
 }
 
-function pairs(container, entries) {
-  container.replaceChildren(
-    ...entries.map(([name, value]) => el('div', {}, el('dt', {}, name), el('dd', {}, value))));
+function definitions(entries) {
+  return entries.map(([name, value]) => el('div', {}, el('dt', {}, name), el('dd', {}, value)));
 }
 
 function circuitFigures(circuit) {
@@ -47,10 +45,16 @@ function circuitFigures(circuit) {
   return el('dl', { class: 'figures' },
     el('div', {}, el('dt', {}, 'nodes'), el('dd', {}, short(circuit.ids.length))),
     el('div', {}, el('dt', {}, 'edges'), el('dd', {}, short(circuit.edges.length))),
-    figure('circuit alone', 'test loss of the circuit, everything else ablated', 'test_loss'),
+    figure('circuit alone', 'test loss of the circuit, everything else ablated, with its scale and shift', 'test_loss'),
+    figure('raw', 'the same with scale 1 and shift 0', 'raw_loss'),
+    el('div', { 'data-tip': 'what multiplies the difference of the two logits, and what is added' },
+      el('dt', {}, 'scale, shift'), el('dd', {}, calibrationText(circuit.record.calibration ?? {}))),
+    isNumber(m.test_kl) ? figure('KL', 'from the full model to the circuit with its scale and shift, over the two answers, on test pairs', 'test_kl') : null,
+    isNumber(m.raw_kl) ? figure('raw KL', 'the same with scale 1 and shift 0', 'raw_kl') : null,
     figure('full model', 'test loss of the full model', 'full_loss'),
-    figure('without circuit', 'necessity: test loss of the full model, the circuit ablated', 'necessity_loss'),
-    figure('random circuit', 'test loss of a random circuit of the same size', 'random_loss'));
+    figure('without circuit', 'necessity: test loss of the full model, the circuit ablated, without scale and shift', 'necessity_loss'),
+    figure('random circuit', 'mean test loss of random circuits of the same size, with scales and shifts of their own', 'random_loss'),
+    isNumber(m.raw_random_loss) ? figure('raw random', 'the same with scale 1 and shift 0', 'raw_random_loss') : null);
 }
 
 function drawingTools(number, circuit, drawing, frame) {
@@ -66,7 +70,7 @@ function drawingTools(number, circuit, drawing, frame) {
     type: 'checkbox', id: 'fit',
     onchange: (event) => frame.classList.toggle('fit', event.target.checked),
   });
-  const file = circuit.record.task.replaceAll(/[^\w.-]+/g, '_');
+  const file = circuit.name.replaceAll(/[^\w.-]+/g, '_');
   return el('p', { class: 'tools' },
     el('label', {}, 'hide light edges ', slider), count,
     el('label', {}, fit, ' fit to width'),
@@ -80,20 +84,26 @@ function openCircuit(number) {
   const { record } = circuit;
   const frame = el('div', { class: 'frame', tabindex: '-1' });
   const drawing = mountDrawing(frame, number, (node) =>
-    go(record.task, node === null ? null : circuit.ids[node]));
+    go(circuit.name, node === null ? null : circuit.ids[node]));
   const panel = el('aside', { class: 'panel', 'aria-live': 'polite' });
   const prompts = el('div', { class: 'prompts' });
   const history = el('div', { class: 'charts' });
   const legend = byId('legend').content.cloneNode(true);
   byId('circuit').replaceChildren(
     el('div', { class: 'circuit-head' },
-      el('div', {}, el('h3', {}, record.task), el('p', {}, record.description ?? ''),
-        conditionLine({ conditions: record.metrics?.test_conditions })),
+      el('div', {}, el('h3', {}, circuit.name === record.task ? record.task : `${record.task} (${circuit.name})`),
+        circuit.standing ? el('p', { class: 'standing' }, circuit.standing) : null,
+        el('p', {}, record.description ?? ''),
+        circuit.target ? el('p', { class: 'muted' }, `Asked for: ${circuit.target} on test pairs.`) : null,
+        el('p', { class: 'muted' }, `In all numbers and colours, ${circuit.ablation}.`),
+        conditionLine('circuit', record.metrics?.test_conditions)),
       circuitFigures(circuit)),
     drawingTools(number, circuit, drawing, frame),
     frame,
     el('div', { class: 'legend-frame' }, legend),
     el('div', { class: 'detail' }, panel, prompts),
+    el('details', {}, el('summary', {}, 'How it was measured'),
+      el('dl', { class: 'formulas' }, ...definitions(circuit.formulas))),
     el('details', {}, el('summary', {}, 'How it was pruned'), history,
       el('pre', { class: 'config' }, JSON.stringify({
         ablation: record.ablation, calibration: record.calibration,
@@ -108,12 +118,12 @@ function openCircuit(number) {
     node.dataset.tip.split('\n').slice(1).join(' '));
   const actions = {
     lightEdge: drawing.lightEdge,
-    choose: (node) => go(record.task, circuit.ids[node]),
+    choose: (node) => go(circuit.name, circuit.ids[node]),
   };
   const choose = (node) => {
     drawing.select(node);
     drawPanel(panel, circuit, node, node === null ? '' : words[node], actions);
-    drawPrompts(prompts, record.examples, node === null ? null : rows[node]);
+    drawPrompts(prompts, record.examples, node === null ? null : rows[node], circuit.activations_are);
   };
   current = { number, choose };
 }
@@ -133,21 +143,25 @@ function drawNonzeros(container) {
 
 function start() {
   startTips();
+  document.title = DATA.title;
+  byId('title').textContent = DATA.title;
+  byId('lead').textContent = DATA.lead;
+  byId('outside').textContent = DATA.outside;
   byId('tiles').replaceChildren(...DATA.tiles.map(([figure, words]) =>
     el('div', { class: 'tile' }, el('b', {}, figure), el('span', {}, words))));
   if (DATA.curves.length) drawCharts(byId('curves'), DATA.curves);
-  else byId('curves').replaceChildren(el('p', { class: 'notice' }, 'No training metrics were stored.'));
+  else byId('curves').replaceChildren(el('p', { class: 'notice' }, 'This workdir holds no training metrics.'));
   drawTasks(byId('task-table'), DATA.tasks, DATA.target, openTask);
-  pairs(byId('method'), DATA.method);
-  pairs(byId('facts'), DATA.facts);
+  byId('method').replaceChildren(...definitions(DATA.method));
+  byId('facts').replaceChildren(...definitions(DATA.facts));
   drawNonzeros(byId('nonzeros'));
   byId('config').textContent = JSON.stringify(DATA.config, null, 2);
   byId('circuit-choice').replaceChildren(...DATA.circuits.map((circuit, i) =>
     el('button', { type: 'button', 'data-circuit': i, 'aria-pressed': 'false',
-      onclick: () => go(circuit.record.task, null) }, circuit.record.task)));
+      onclick: () => go(circuit.name, null) }, circuit.name)));
   if (!DATA.circuits.length)
     byId('circuit').replaceChildren(el('p', { class: 'notice' },
-      'No circuit was found in this run. The task table says why for each task.'));
+      `This workdir holds no circuit.${DATA.tasks.length ? ' The task table says why for each task.' : ''}`));
   addEventListener('hashchange', followHash);
   followHash();
   if (location.hash.startsWith('#circuit=')) byId('circuits').scrollIntoView();

@@ -1,10 +1,12 @@
 // The task table: one row per task, good or bad, sortable by any column.
 
+// Grows where a loss is outside.
 const STRIP = { width: 150, height: 26, low: 0.001, high: 10 };
 const CHANCE = Math.log(2);
 const MARKS = [
   ['full', 'full model', (row) => row.full_loss],
   ['alone', 'circuit alone', (row) => row.circuit.test_loss],
+  ['raw', 'circuit alone, raw', (row) => row.circuit.raw_loss],
   ['random', 'random circuit', (row) => row.circuit.random_loss],
   ['without', 'model without the circuit', (row) => row.circuit.necessity_loss],
 ];
@@ -17,17 +19,29 @@ const COLUMNS = [
     range: (row) => row.full_loss_interval },
   { title: 'nodes', value: (row) => row.circuit.nodes },
   { title: 'edges', value: (row) => row.circuit.edges },
-  { title: 'circuit', tip: 'test loss of the circuit alone',
+  { title: 'circuit', tip: 'test loss of the circuit alone, with its scale and shift',
     value: (row) => row.circuit.test_loss,
     range: (row) => row.circuit.test_loss_interval },
-  { title: 'necessity', tip: 'test loss of the full model with the circuit ablated',
+  { title: 'raw', tip: 'the same with scale 1 and shift 0',
+    value: (row) => row.circuit.raw_loss,
+    range: (row) => row.circuit.raw_loss_interval },
+  { title: 'scale, shift', tip: 'what multiplies the difference of the two logits, and what is added',
+    value: (row) => row.circuit.scale, text: (row) => calibrationText(row.circuit) },
+  { title: 'KL', tip: 'from the full model to the circuit with its scale and shift, over the two answers, on test pairs; the target is for it',
+    only: 'kl', value: (row) => row.circuit.test_kl,
+    range: (row) => row.circuit.test_kl_interval },
+  { title: 'necessity', tip: 'test loss of the full model with the circuit ablated, without scale and shift',
     value: (row) => row.circuit.necessity_loss,
     range: (row) => row.circuit.necessity_loss_interval },
-  { title: 'random', tip: 'test loss of a random circuit of the same size',
+  { title: 'random', tip: 'mean test loss of random circuits of the same size, with scales and shifts of their own',
     value: (row) => row.circuit.random_loss,
     range: (row) => row.circuit.random_loss_interval },
   { title: 'losses, log scale', value: null },
-];
+].filter((column) => !column.only || column.only === DATA.target.on);
+
+function calibrationText({ scale, shift }) {
+  return isNumber(scale) && isNumber(shift) ? `×${short(scale)}, ${signed(shift)}` : '–';
+}
 
 function stripX(value) {
   const { width, low, high } = STRIP;
@@ -39,6 +53,7 @@ function mark(kind, x, y) {
   const shapes = {
     full: () => svgEl('circle', { cx: x, cy: y, r: 4 }),
     alone: () => svgEl('path', { d: `M${x} ${y - 5.5}l5.5 5.5l-5.5 5.5l-5.5-5.5z` }),
+    raw: () => svgEl('path', { d: `M${x} ${y - 5}l5 5l-5 5l-5-5z` }),
     random: () => svgEl('path', { d: `M${x - 4} ${y - 4}l8 8m0-8l-8 8` }),
     without: () => svgEl('path', { d: `M${x - 5} ${y - 4}h10l-5 9z` }),
   };
@@ -58,7 +73,8 @@ function strip(row, target) {
       'aria-label': found.map(([, name, value]) => `${name} ${loss(value)}`).join(', '),
     },
     svgEl('line', { class: 'base', x1: 6, x2: width - 6, y1: height / 2, y2: height / 2 }),
-    line(stripX(target), 'target-line'), line(stripX(CHANCE), 'chance-line'),
+    isNumber(target.loss) ? line(stripX(target.loss), 'target-line') : null,
+    line(stripX(CHANCE), 'chance-line'),
     ...found.map(([kind, , value]) => mark(kind, stripX(value), height / 2)));
 }
 
@@ -66,19 +82,20 @@ function stripKey(target) {
   const key = ([kind, name]) => el('span', {},
     svgEl('svg', { width: 14, height: 14, viewBox: '0 0 14 14', class: 'strip' }, mark(kind, 7, 7)), name);
   return el('p', { class: 'strip-key' }, ...MARKS.map(key),
-    el('span', {}, el('i', { class: 'rule target' }), `target ${target}`),
+    isNumber(target.loss) ? el('span', {}, el('i', { class: 'rule target' }),
+      `target ${target.text}` + (target.on === 'kl' ? ' of the full model (of a circuit, the target is for KL)' : '')) : null,
     el('span', {}, el('i', { class: 'rule chance' }), 'guessing 0.693'));
 }
 
-function conditionLine(row) {
-  const parts = Object.entries(row.conditions ?? {}).map(([name, found]) => {
-    const value = isNumber(found) ? found : found?.full_loss ?? found?.loss;
-    return isNumber(value) ? `${name} ${loss(value)}` : name;
-  });
-  return parts.length ? el('span', { class: 'conditions' }, parts.join(' · ')) : null;
+// Losses by condition, and of whom they are.
+function conditionLine(whose, conditions) {
+  const parts = Object.entries(conditions ?? {}).map(([name, value]) => `${name} ${loss(value)}`);
+  return parts.length
+    ? el('span', { class: 'conditions' }, `${whose}: ${parts.join(' · ')}`) : null;
 }
 
 function figureCell(column, row) {
+  if (column.text) return el('td', { class: 'number' }, column.text(row));
   const value = column.value(row);
   const counted = Number.isInteger(value) && !column.range;
   return el('td', { class: 'number' },
@@ -92,16 +109,16 @@ function taskRow(row, target, open) {
     ? el('a', { href: hashOf(row.name, null), class: 'task-link' }, row.name)
     : el('span', { class: 'task-link' }, row.name);
   const cells = [
-    el('th', { scope: 'row' }, name, conditionLine(row)),
+    el('th', { scope: 'row' }, name, conditionLine('full model', row.conditions)),
     el('td', {}, el('span', { class: `badge ${kind}` }, row.status)),
     figureCell(COLUMNS[2], row),
   ];
   const measured = isNumber(row.circuit.test_loss);
   if (measured) {
-    cells.push(...COLUMNS.slice(3, 8).map((column) => figureCell(column, row)));
+    cells.push(...COLUMNS.slice(3, -1).map((column) => figureCell(column, row)));
     if (row.reason) cells[1].append(el('span', { class: 'range' }, row.reason));
   } else {
-    cells.push(el('td', { class: 'reason', colspan: 5 }, row.reason));
+    cells.push(el('td', { class: 'reason', colspan: COLUMNS.length - 4 }, row.reason));
   }
   cells.push(el('td', {}, strip(row, target)));
   return el('tr', {
@@ -122,7 +139,7 @@ function compareBy(column, direction) {
 
 function drawTasks(container, tasks, target, open) {
   if (!tasks.length) {
-    container.replaceChildren(el('p', { class: 'notice' }, 'This run measured no task.'));
+    container.replaceChildren(el('p', { class: 'notice' }, 'summary.json lists no task.'));
     return;
   }
   const body = el('tbody');
@@ -141,6 +158,10 @@ function drawTasks(container, tasks, target, open) {
     }, column.title));
     return head;
   });
+  const losses = [target.loss, ...tasks.flatMap((row) => MARKS.map(([, , value]) => value(row)))]
+    .filter((value) => isNumber(value) && value > 0);
+  STRIP.low = Math.min(STRIP.low, ...losses);
+  STRIP.high = Math.max(STRIP.high, ...losses);
   fill(tasks);
   container.replaceChildren(
     el('table', { class: 'tasks' }, el('thead', {}, el('tr', {}, ...heads)), body));

@@ -1,0 +1,48 @@
+"""How far a loop over pairs is, said as the other phases of pruning say it."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# Called with what there is to show.
+Progress = Callable[[Mapping[str, Any]], None]
+# Called as count(done, in all).
+Count = Callable[[int, int], None]
+
+
+def counting(
+  progress: Progress | None,
+  phase: str,
+  passes: int = 1,
+) -> Count | None:
+  """Turns numbers of pairs into what a progress function takes.
+
+  Args:
+    progress: takes phase, pairs, of and seconds_left; None for nobody.
+    phase: what is done with the pairs.
+    passes: how often the count starts again; the time left is that of all.
+
+  Returns:
+    A function to be called as count(done, in all); None without `progress`.
+  """
+  if progress is None:
+    return None
+  begun, before, last = time.monotonic(), 0, 0
+
+  def count(done: int, total: int) -> None:
+    nonlocal before, last
+    if done <= last:
+      before += total
+    last = done
+    share = (before + done) / (passes * total)
+    spent = time.monotonic() - begun
+    progress(
+      {
+        'phase': phase,
+        'pairs': before + done,
+        'of': passes * total,
+        'seconds_left': spent * max(1 / share - 1, 0),
+      }
+    )
+
+  return count
