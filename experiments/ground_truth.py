@@ -1,6 +1,6 @@
 """Methods against known circuits: compiled programs and planted ones.
 
-    python -m sparse_interp.main --config=experiments/ground_truth.py \
+    python -m sparse_interp --config=ground_truth \
         --workdir=runs/ground_truth
 
 Measured on 2 CPU cores, seed 0, edge masks under task means with target 0.01,

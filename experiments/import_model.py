@@ -1,6 +1,6 @@
 """A model of other people as a workdir that prune takes.
 
-    python -m sparse_interp.main --config=experiments/import_model.py \
+    python -m sparse_interp --config=import_model \
         --config.source=<directory or file> --workdir=runs/imported
 
 Reads released checkpoints of openai/circuit_sparsity (beeg_config.json and

@@ -1,6 +1,6 @@
 """Circuits of a model that was trained before, with other tasks or settings.
 
-    python -m sparse_interp.main --config=experiments/prune.py \
+    python -m sparse_interp --config=prune \
         --config.model_workdir=runs/quickstart \
         --config.tasks=lambda_func,with_as --workdir=runs/prune
 

@@ -1,6 +1,6 @@
 """From Python source to circuits that you can look at, in one command.
 
-    python -m sparse_interp.main --config=experiments/quickstart.py \
+    python -m sparse_interp --config=quickstart \
         --workdir=runs/quickstart
 
 Trains the model of experiments/pretrain/laptop.py on idioms and the
@@ -10,7 +10,7 @@ learned, and writes report.html. Measured on 2 CPU cores (Python 3.11, jax
 0.15, all of the 8 pruned to circuits that meet every bound, 26.9 edges in the
 geometric mean (seed 0, 256 test pairs, mean ablation).
 
-With --config=experiments/quickstart.py:tiny the same path runs in a minute or
+With --config=quickstart:tiny the same path runs in a minute or
 two on a model too small to learn much; that is for tests.
 """
 

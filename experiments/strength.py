@@ -1,6 +1,6 @@
 """How strong is pruning? Edge masks, node masks and attribution, side by side.
 
-    python -m sparse_interp.main --config=experiments/strength.py \
+    python -m sparse_interp --config=strength \
         --config.model_workdir=runs/quickstart --workdir=runs/strength
 
 For every task that the model learned: node masks and edge masks tuned with the

@@ -11,11 +11,6 @@ line on stderr and exit status 2. Everything else is a defect of this program:
 it keeps its traceback and ends with exit status 1.
 """
 
-from sparse_interp.files import interrupts
-
-if __name__ == '__main__':
-  interrupts.install()  # before what takes seconds to import
-
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -26,7 +21,7 @@ from ml_collections import config_dict
 from sparse_interp import command_line
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.configs import check, fields, paths
-from sparse_interp.files import errors, quiet
+from sparse_interp.files import errors, interrupts, quiet
 from sparse_interp.models import GPTConfig
 
 Function = Callable[[config_dict.ConfigDict, str], dict[str, Any]]
@@ -102,6 +97,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
   Args:
     argv: arguments; None for those of the process.
   """
+  interrupts.install()  # before what takes seconds to import
   argv = sys.argv[1:] if argv is None else argv
   debug = command_line.wants_debug(argv)
   if debug:

@@ -248,6 +248,8 @@ def test_only_models_import_flax():
 @pytest.mark.parametrize(
   ('room', 'stranger'),
   [
+    ('configs', ':models'),
+    ('configs', '@pip//jax'),
     ('ops', ':models'),
     ('sparsity', ':models'),
     ('data', ':models'),

@@ -26,15 +26,15 @@ WRONG_ARGUMENTS = {
   'no workdir': ([TINY], ['workdir must be given', '--workdir=']),
   'no such file': (
     ['--config=experiments/missing.py', '--workdir={workdir}'],
-    ['config must be', 'experiments/missing.py', 'look for one'],
+    ['config must be', 'experiments/missing.py', 'look for one', '--list'],
   ),
   'no such flag': (
     [TINY, '--workdri={workdir}'],
-    ['workdri', 'Did you mean: workdir'],
+    ['workdri', 'Did you mean: workdir?'],
   ),
   'no such field': (
     [TINY, '--workdir={workdir}', '--config.model.d_modle=64'],
-    ['config must define', 'd_modle', 'Did you mean "d_model"'],
+    ['must name a field', 'd_modle', 'did you mean --config.model.d_model=64'],
   ),
   'no flag at all': (
     [TINY, '--workdir={workdir}', 'config.seed=1'],
@@ -43,6 +43,10 @@ WRONG_ARGUMENTS = {
   'no such run': (
     [TINY, '--workdir={workdir}', '--config.run=pretrian'],
     ['run must be one of', 'pretrain', "'pretrian'", '--config.run'],
+  ),
+  'a configuration that ships, by its name': (
+    ['--config=pretrain/tiny', '--workdir={workdir}', '--config.train.fsdp=3'],
+    ['train.fsdp must divide the number of devices', 'choose 1.'],
   ),
   'density 0': (
     [TINY, '--workdir={workdir}', '--config.sparsity.density=0'],
@@ -125,7 +129,9 @@ def test_a_signal_while_it_is_imported_ends_it_in_one_line(
 def test_help_shows_the_flags():
   result = command('--help')
   assert all(f'--{name}' in result.stdout for name in ('config', 'workdir'))
-  assert 'python -m sparse_interp.main' in result.stdout
+  assert 'python -m sparse_interp' in result.stdout
+  assert result.returncode == 0
+  assert not result.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Kernels beside their competitors, each checked before it is timed.
 
-    python -m sparse_interp.main --config=experiments/benchmarks/kernels.py \
+    python -m sparse_interp --config=benchmarks/kernels \
         --workdir=runs/kernels
 
 One command per machine; `kernels.py:tiny` tries it in a minute. Sizes for a CPU

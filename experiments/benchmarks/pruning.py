@@ -1,6 +1,6 @@
 """Time of evaluating and pruning a frozen model, dense against sparse.
 
-    python -m sparse_interp.main --config=experiments/benchmarks/pruning.py \
+    python -m sparse_interp --config=benchmarks/pruning \
         --workdir=runs/prune_time
 
 Width 1024, random weights at the densities below. Products with all weights and

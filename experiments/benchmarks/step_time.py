@@ -1,6 +1,6 @@
 """Time of a sparse training step, dense, and by the same recipe in torch.
 
-    python -m sparse_interp.main --config=experiments/benchmarks/step_time.py \
+    python -m sparse_interp --config=benchmarks/step_time \
         --workdir=runs/step_time
 
 The size is that of experiments/pretrain/laptop.py, or of a published one:

@@ -1,6 +1,6 @@
 """The published sizes, by expansion factor, with the published defaults.
 
-    python -m sparse_interp.main --config=experiments/pretrain/expansion.py:4 \
+    python -m sparse_interp --config=pretrain/expansion:4 \
         --workdir=runs/expansion_4 --config.data.corpora="(('files:...', 1.0),)"
 
 Width 256 * factor, 8 layers, heads of 16; 7.4 million nonzeros / 4 whatever

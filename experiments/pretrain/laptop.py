@@ -1,6 +1,6 @@
 """The model of the quickstart: trained in minutes on two CPU cores.
 
-    python -m sparse_interp.main --config=experiments/pretrain/laptop.py \
+    python -m sparse_interp --config=pretrain/laptop \
         --workdir=runs/laptop
 
 Measured on 2 CPU cores (jax 0.10.2): 3.7 minutes, 23,000 tokens/s, validation

@@ -1,6 +1,6 @@
 """The smallest run that does everything; what the tests train.
 
-    python -m sparse_interp.main --config=experiments/pretrain/tiny.py \
+    python -m sparse_interp --config=pretrain/tiny \
         --workdir=runs/tiny
 
 """

@@ -181,7 +181,7 @@ def parts_of_circuit(circuit: Circuit, index: EdgeIndex) -> Parts:
 
 
 # What makes a directory a circuit.
-FILES = (_JSON, _NPZ)
+FILES = (circuit_files.JSON, circuit_files.NPZ)
 
 
 def hash_params(params: dict) -> str:

@@ -56,7 +56,7 @@ def check(
     ValueError: a field is missing, unknown, or of another type.
   """
   run_name(config, source)
-  required, known = needs(config, dataclasses)
+  required, known = needs(config, dataclasses, source)
   given = dict(fields.flat(config))
   for path, field in required.items():
     if path not in given:
@@ -75,13 +75,16 @@ def check(
 
 
 def needs(
-  config: config_dict.ConfigDict, dataclasses: Mapping[str, Fields]
+  config: config_dict.ConfigDict,
+  dataclasses: Mapping[str, Fields],
+  source: str = 'config',
 ) -> tuple[Fields, Fields]:
   """(fields that must be there, fields that may be there), by dotted name.
 
   Args:
     config: of any run.
     dataclasses: {name: fields} of those that `runs.Run` names.
+    source: what the configuration is called in errors, e.g. its file.
 
   Raises:
     ValueError: it names no run, or lacks a section of it.
@@ -94,7 +97,7 @@ def needs(
     for path in [path for path in required if _is_in(path, pattern)]:
       own.setdefault(path.rpartition('.')[2], required.pop(path))
       del known[path]
-    for section in _sections(pattern, config, run):
+    for section in _sections(pattern, config, source):
       for key, field in {**own, **dataclasses[name]}.items():
         path, shown = f'{section}.{key}', own.get(key, field)
         optional = field.optional or shown.optional
@@ -113,15 +116,16 @@ def _is_in(path: str, pattern: str) -> bool:
 
 
 def _sections(
-  pattern: str, config: config_dict.ConfigDict, run: Run
+  pattern: str, config: config_dict.ConfigDict, source: str
 ) -> list[str]:
   """Sections of a configuration that a pattern stands for."""
   name = pattern.removesuffix('.*')
   section = config.get(name)
   if not isinstance(section, config_dict.ConfigDict):
+    got = 'none' if section is None else repr(section)
     raise ValueError(
-      f'config must have the section {name}, got {section!r}; add it as in '
-      f'--config={run.reference}.'
+      f'{source} must have the section {name}, got {got}; add it as in '
+      f'--config={RUNS[config.run].reference}.'
     )
   return [name] if name == pattern else [f'{name}.{case}' for case in section]
 
@@ -144,7 +148,9 @@ def _complete(
         section, _, key = path.rpartition('.')
         at = result
         for name in section.split('.') if section else ():
-          at = at.setdefault(name, config_dict.ConfigDict())
+          if name not in at:
+            at[name] = config_dict.ConfigDict()
+          at = at[name]
         at[key] = value
   return result
 

@@ -59,7 +59,7 @@ def parse(path: str, text: str, field: Field) -> Any:
   try:
     value = ast.literal_eval(text.strip())
   except (ValueError, SyntaxError, MemoryError, RecursionError):
-    value = _words(text) if field.kind is tuple else text
+    value = (field.kind is tuple and _words(text)) or text
   if field.kind is tuple and value is not None:
     value = tuple(value) if isinstance(value, tuple | list) else (value,)
   if field.kind is float and isinstance(value, int):

@@ -45,7 +45,7 @@ def test_a_configuration_of_another_project_is_told_by_its_fields():
   assert 'none in my.py, which has batch, lr' in line
   config.run = 'quikstart'
   assert "did you mean 'quickstart'?" in line_of(config)
-  config.run = 3
+  config = config_dict.ConfigDict({'run': 3})
   assert 'got 3' in line_of(config)
 
 
