@@ -8,10 +8,11 @@ it lies in pruning/, so that an interrupted run goes on where it was, in the
 middle of a task, too.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -26,7 +27,14 @@ from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.sweep import geometric_mean
 from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.runs import pose, pretrained, prune_report, report, table
+from sparse_interp.runs import (
+  found_circuits,
+  pose,
+  pretrained,
+  prune_report,
+  report,
+  table,
+)
 from sparse_interp.tasks.encoding import EncodedTask
 from sparse_interp.training import fields, hosts, metrics, ranges, sharding
 
@@ -161,12 +169,12 @@ def find_circuits(
     for file in circuit_lib.FILES:
       claim.record(f'circuits/{name}/{file}')  # refuses those of others
   earlier = {
-    name: _load_own(directory, model, name)
+    name: found_circuits.load_own(directory, model, name)
     for name, directory in directories.items()
   }
   on_the_way = {n: pathlib.Path(workdir) / 'pruning' / n for n in chosen}
   if not all(earlier.values()):
-    _say_versions(earlier.values())
+    found_circuits.say_versions(earlier.values())
   # What made the model comes first, where it was made in this workdir.
   history = [
     entry
@@ -229,58 +237,6 @@ def find_circuits(
   }
 
 
-def _say_versions(circuits: Iterable[Circuit | None]) -> None:
-  """Says it where circuits found earlier were found by other versions."""
-  for circuit in filter(None, circuits):
-    then = [
-      {'versions': circuit.provenance.get('versions', versions.current())}
-    ]
-    if changed := versions.difference(then, versions.current()):
-      metrics.say(
-        _PHASE, f'other versions from the circuits still missing on: {changed}'
-      )
-      return
-
-
-def _load_own(
-  directory: pathlib.Path, model: pretrained.Model, name: str
-) -> Circuit | None:
-  """Reads a circuit found earlier; None if it is missing or damaged.
-
-  Raises:
-    ValueError: it was found in another model, or by another version.
-  """
-  if not (directory / 'circuit.json').exists():
-    return None
-  try:
-    circuit = _load_of_task(directory, name)
-  except ValueError as error:
-    if 'schema_version' in str(error):  # whole, but of another version
-      raise
-    metrics.say(_PHASE, f'{name:<28} is found anew: {error}')
-    return None
-  found = circuit.provenance['params_hash']
-  asked = circuit_lib.hash_params(model.params)
-  if found != asked:
-    raise ValueError(
-      f'workdir must hold circuits of this model, got {directory} of another '
-      f'(params_hash {found[:12]} instead of {asked[:12]}); choose another '
-      'workdir or delete its circuits.'
-    )
-  return circuit
-
-
-def _load_of_task(directory: pathlib.Path, name: str) -> Circuit:
-  """Reads a circuit; raises ValueError unless it is whole and of this task."""
-  circuit = circuit_lib.load(directory)
-  if circuit.task != name:
-    raise ValueError(
-      f'{directory} must hold the circuit of {name}, got one of '
-      f'{circuit.task}; prune again.'
-    )
-  return circuit
-
-
 def _prune_task(
   config: config_dict.ConfigDict,
   model: pretrained.Model,
@@ -308,20 +264,3 @@ def _prune_task(
   return dataclasses.replace(
     circuit, provenance=circuit.provenance | {'prune_seconds': seconds}
   )
-
-
-def is_complete(workdir: str | pathlib.Path) -> bool:
-  """Whether find_circuits has finished here, and all that it found is there."""
-  summary = workdir_lib.read_summary(workdir)
-  if 'learned_tasks' not in summary:
-    return False
-  for name, entry in summary['tasks'].items():
-    if entry['circuit'] is None and 'failed_circuit' not in entry:
-      continue
-    try:
-      circuit = _load_of_task(pathlib.Path(workdir) / 'circuits' / name, name)
-    except ValueError:
-      return False
-    if circuit.provenance['params_hash'] != summary['params_hash']:
-      return False
-  return True

@@ -7,7 +7,14 @@ from typing import Any
 from ml_collections import config_dict
 
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.runs import pose, pretrained, prune, report, table
+from sparse_interp.runs import (
+  found_circuits,
+  pose,
+  pretrained,
+  prune,
+  report,
+  table,
+)
 from sparse_interp.training import hosts, metrics, pretrain
 
 _PHASE = 'quickstart'
@@ -33,7 +40,7 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     summary = pretrain.pretrain(config, workdir)
     if not hosts.leads():  # one finds the circuits
       return summary
-    found = prune.is_complete(workdir)
+    found = found_circuits.is_complete(workdir)
     if found and report.is_current(workdir, summary):
       metrics.say(_PHASE, f'everything is done already in {workdir}')
     else:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from sparse_interp.files import interrupts
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.training import metrics
 
@@ -73,3 +74,13 @@ def claimed(
         'run writes there',
       )
     yield claim
+
+
+def any_stops(stop: interrupts.Stop, row_due: bool) -> bool:
+  """Whether to stop; several processes ask each other, but only at rows."""
+  if jax.process_count() == 1:
+    return stop.is_set()
+  if not row_due:
+    return False
+  told = np.array(stop.is_set())
+  return bool(np.any(multihost_utils.process_allgather(told)))

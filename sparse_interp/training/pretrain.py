@@ -8,28 +8,24 @@ interrupted (on the same devices).
 
 import contextlib
 import dataclasses
-import math
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import config_dict
 
-from sparse_interp.data import batches as batches_lib
 from sparse_interp.data import corpora
-from sparse_interp.files import interrupts, model_files, versions, whole_file
+from sparse_interp.files import interrupts, model_files, versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig
-from sparse_interp.sparsity import statistics
 from sparse_interp.training import (
   checkpoints,
   free_memory,
   hosts,
+  inputs,
   metrics,
   sharding,
 )
@@ -37,11 +33,8 @@ from sparse_interp.training import measure as measure_lib
 from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import plan as plan_lib
 from sparse_interp.training import state as state_lib
-from sparse_interp.training import text as text_lib
 
 _PHASE = 'pretrain'
-
-_SAMPLE_TOKENS = 65_536
 
 
 def pretrain(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -119,10 +112,10 @@ def _pretrain(
     return summary
 
   # ---- Text.
-  text = hosts.leader_first(lambda: _prepare_text(config, workdir))
-  train_batches, validation = _make_batches(config, text)
+  text = hosts.leader_first(lambda: inputs.prepare(config, workdir, _say))
+  train_batches, validation = inputs.make_batches(config, text)
   if hosts.leads():
-    _save_sample(config, text, workdir)
+    inputs.save_sample(config, text, workdir)
     model_files.write(workdir, dataclasses.asdict(plan.model))
 
   # ---- Model and optimizer; the state is born on the devices it lives on.
@@ -159,7 +152,7 @@ def _pretrain(
     losses, seconds, rows, history = [], 0.0, None, []
   else:
     state, progress = restored
-    _check_same_text(hashes, progress['hashes'])
+    inputs.check_same(hashes, progress['hashes'])
     train_batches.set_state(progress['batches'])
     losses, seconds = progress['losses'], progress['wall_seconds']
     rows, history = progress['rows'], progress['versions']
@@ -175,7 +168,7 @@ def _pretrain(
   if metrics.tensorboard is not None:
     claim.record('tensorboard', directory=True)
   writer = metrics.MetricsWriter(workdir, step, rows)
-  stopping = _all_agree(stop, True)
+  stopping = hosts.any_stops(stop, True)
   while step < total and not stopping:
     batch = sharding.put_batch(mesh, next(train_batches))
     state, numbers = train_step(state, batch)
@@ -185,15 +178,15 @@ def _pretrain(
     last = step == total
     eval_due = last or step % config.train.eval_every == 0
     row_due = eval_due or step % config.train.log_every == 0
-    stopping = _all_agree(stop, row_due)
+    stopping = hosts.any_stops(stop, row_due)
     save_due = last or stopping or step % config.train.checkpoint_every == 0
     if row_due or save_due:
-      losses = _finite(losses, step, manager)
+      losses = measure_lib.finite(losses, step, manager)
     if row_due:
       numbers = numbers | {'train_loss': np.mean(losses)}
       row = measure.row(step, numbers, state, eval_due)
       for name, value in row.items():
-        _check_finite(name, value, step, manager)
+        measure_lib.check_finite(name, value, step, manager)
       speed, left = clock.lap(step, total)
       writer.write(row | {'tokens_per_second': speed})
       loss = row['train_loss']
@@ -230,13 +223,17 @@ def _pretrain(
     'versions': history,
     'device': sharding.device_name(),
     'wall_seconds': seconds + time.monotonic() - begun,
-    'nonzeros': _nonzeros(state.params, plan),
+    'nonzeros': measure_lib.nonzeros(state.params, plan),
   }
   if not hosts.leads():
     return entries
   rows = metrics.read_rows(pathlib.Path(workdir) / 'metrics.jsonl')
   metrics.say(_PHASE, f'done: {total} steps in {workdir}')
   return workdir_lib.add_to_summary(workdir, entries | {'pretrain': rows[-1]})
+
+
+def _say(line: str) -> None:
+  metrics.say(_PHASE, line)
 
 
 def _is_complete(
@@ -285,129 +282,3 @@ def load_model(workdir: str | pathlib.Path) -> tuple[GPTConfig, dict[str, Any]]:
       f'model, got {error}; read it with the version that wrote it.'
     ) from error
   return config, checkpoints.load_params(workdir)
-
-
-def _prepare_text(
-  config: config_dict.ConfigDict, workdir: str
-) -> text_lib.Text:
-  return text_lib.prepare(
-    workdir,
-    [(spec, float(weight)) for spec, weight in config.data.corpora],
-    config.seed,
-    config.data.max_bytes,
-    config.data.vocab_size,
-    config.data.validation_fraction,
-    lambda line: metrics.say(_PHASE, line),
-  )
-
-
-def _make_batches(
-  config: config_dict.ConfigDict, text: text_lib.Text
-) -> tuple[Any, list[Any]]:
-  """(iterator over this process's training batches, validation batches)."""
-  data = config.data
-  processes = (jax.process_index(), jax.process_count())
-  train = batches_lib.make_batches(
-    text.train,
-    text.weights,
-    data.batch_size,
-    data.length,
-    config.seed,
-    *processes,
-    names=text.names,
-  )
-  if not data.validation_fraction:
-    return iter(train), []
-  validation = batches_lib.validation_batches(
-    text.validation,
-    text.weights,
-    data.batch_size,
-    data.length,
-    config.train.eval_batches,
-    *processes,
-    names=text.names,
-  )
-  return iter(train), validation
-
-
-def _save_sample(
-  config: config_dict.ConfigDict, text: text_lib.Text, workdir: str
-) -> None:
-  """Writes the first windows of the training order, in one step."""
-  path = pathlib.Path(workdir) / model_files.SAMPLE
-  if model_files.vouches(workdir, model_files.SAMPLE):
-    return
-  data = config.data
-  batches = iter(
-    batches_lib.make_batches(
-      text.train,
-      text.weights,
-      data.batch_size,
-      data.length,
-      config.seed,
-      names=text.names,
-    )
-  )
-  count = max(1, _SAMPLE_TOKENS // data.length)
-  taken = [next(batches) for _ in range(-(-count // data.batch_size))]
-  rows = np.concatenate(taken)[:count]
-  with whole_file.writing(path) as part, part.open('wb') as file:
-    np.save(file, rows)
-
-
-def _check_same_text(hashes: dict[str, str], before: dict[str, str]) -> None:
-  for what, value in hashes.items():
-    if value != before[what]:
-      raise ValueError(
-        f'data.corpora must hold the text this run began with, got a {what} '
-        f'with hash {value[:12]} instead of {before[what][:12]}; restore the '
-        'text or choose another workdir.'
-      )
-
-
-def _finite(losses: Sequence[Any], step: int, manager: Any) -> list[float]:
-  """Fetches the losses of the updates up to `step`.
-
-  Raises:
-    ValueError: one is not finite.
-  """
-  losses = [float(loss) for loss in jax.device_get(losses)]
-  for i, loss in enumerate(losses):
-    _check_finite('train_loss', loss, step - len(losses) + i + 1, manager)
-  return losses
-
-
-def _check_finite(
-  name: str, value: float | int, step: int, manager: Any
-) -> None:
-  """Raises ValueError if a number of the run is not finite."""
-  if not math.isfinite(value):
-    where = checkpoints.last_good(manager)
-    raise ValueError(
-      f'{name} must be finite, got {value} at step {step}; {where}; lower '
-      'optimizer.learning_rate in another workdir.'
-    )
-
-
-def _nonzeros(params: Any, plan: plan_lib.Plan) -> dict[str, dict[str, int]]:
-  """Per tensor: nonzeros asked for, nonzeros found, and size."""
-  asked = statistics.asked_counts(params, plan.targets)
-  found = jax.device_get(jax.jit(statistics.nonzero_counts)(params))
-  return {
-    name: {
-      'asked': asked[name],
-      'found': int(found[name]),
-      'size': int(tensor.size),
-    }
-    for name, tensor in statistics.named_tensors(params).items()
-  }
-
-
-def _all_agree(stop: interrupts.Stop, row_due: bool) -> bool:
-  """Whether to stop; several processes ask each other, but only at rows."""
-  if jax.process_count() == 1:
-    return stop.is_set()
-  if not row_due:
-    return False
-  told = np.array(stop.is_set())
-  return bool(np.any(multihost_utils.process_allgather(told)))

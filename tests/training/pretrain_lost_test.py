@@ -97,7 +97,7 @@ def test_files_that_come_while_text_is_prepared_outlive_its_failure(
 ):
   config.data.length = 100_000
   config.train.tokens = 10**9
-  make_batches = pretrain._make_batches
+  make_batches = inputs.make_batches
   mine = [tmp_path / name for name in ('data/train-mine.npy', 'notes.txt')]
 
   def and_files_come(*arguments):
@@ -105,7 +105,7 @@ def test_files_that_come_while_text_is_prepared_outlive_its_failure(
       path.write_text('keep')
     return make_batches(*arguments)
 
-  monkeypatch.setattr(pretrain, '_make_batches', and_files_come)
+  monkeypatch.setattr(inputs, 'make_batches', and_files_come)
   with pytest.raises(ValueError, match=r'data\.corpora must each hold'):
     pretrain.pretrain(config, str(tmp_path))
   left = [path for path in tmp_path.rglob('*') if path.is_file()]

@@ -218,7 +218,7 @@ def test_text_that_changed_since_the_start_is_refused(
   (workdir / 'summary.json').unlink()
   state = {'corpus': 'a', 'tokenizer': 'b'}
   with pytest.raises(ValueError, match=r'data\.corpora'):
-    pretrain._check_same_text(state, state | {'corpus': 'c'})
+    inputs.check_same(state, state | {'corpus': 'c'})
 
 
 def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(
