@@ -14,6 +14,7 @@ from experiments import import_model as experiment
 from sparse_interp import main
 from sparse_interp.circuits.ablation import site_means
 from sparse_interp.data.tokenizer import train_tokenizer
+from sparse_interp.files import model_files
 from sparse_interp.interop import openai_release
 from sparse_interp.models import GPTConfig
 from sparse_interp.runs import import_model, pretrained
@@ -267,7 +268,7 @@ def test_tokenizer_and_text_make_what_pruning_loads(
     text=str(directory / 'text'),
   )
   summary = import_model.import_model(config, str(tmp_path / 'w'))
-  windows = np.load(tmp_path / 'w' / pretrain.SAMPLE)
+  windows = np.load(tmp_path / 'w' / model_files.SAMPLE)
   assert windows.shape[1] == 24
   stream = windows.reshape(-1).tolist()
   assert stream[0] == tokenizer.eot

@@ -15,6 +15,7 @@ from experiments import prune as prune_experiment
 from experiments import quickstart
 from sparse_interp import main
 from sparse_interp.circuits import circuit as circuit_lib
+from sparse_interp.files import model_files
 from sparse_interp.interop import openai_release
 from sparse_interp.training import pretrain
 from sparse_interp.viewer.report import write_report
@@ -36,9 +37,10 @@ def runs(tmp_path_factory):
   config.text = 'idioms'
   main.run(config, str(root / 'imported'))
   # Means over the same text, so that the circuits can be compared.
-  own = np.load(root / 'imported' / pretrain.SAMPLE)
+  own = np.load(root / 'imported' / model_files.SAMPLE)
   shutil.copy(
-    root / 'trained' / pretrain.SAMPLE, root / 'imported' / pretrain.SAMPLE
+    root / 'trained' / model_files.SAMPLE,
+    root / 'imported' / model_files.SAMPLE,
   )
   for name in ('trained', 'imported'):
     config = prune_experiment.get_config()
@@ -86,6 +88,6 @@ def test_the_same_circuits_are_found_and_shown(runs):
 
 def test_the_text_of_the_import_is_cut_as_in_training(runs):
   root, own = runs
-  trained = np.load(root / 'trained' / pretrain.SAMPLE)
+  trained = np.load(root / 'trained' / model_files.SAMPLE)
   assert own.shape[1] == trained.shape[1]
   assert own.size > 60_000

@@ -5,9 +5,9 @@ import shutil
 import jax
 import pytest
 
-from sparse_interp.files import versions
+from sparse_interp.files import model_files, versions
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.training import pretrain, sharding
+from sparse_interp.training import inputs, pretrain, sharding
 from tests.training.results import assert_same_result, wait_for
 
 
@@ -30,9 +30,9 @@ def resumed(config, undisturbed, workdir, *missing):
 def test_what_is_missing_of_a_finished_run_is_made_again(
   config, undisturbed, tmp_path
 ):
-  missing = ('summary.json', 'model.json', 'tokenizer.json', pretrain.SAMPLE)
+  missing = ('summary.json', 'model.json', 'tokenizer.json', model_files.SAMPLE)
   summary = resumed(config, undisturbed, tmp_path / 'w', *missing)
-  for name in ('model.json', 'tokenizer.json', pretrain.SAMPLE):
+  for name in ('model.json', 'tokenizer.json', model_files.SAMPLE):
     again = (tmp_path / 'w' / name).read_bytes()
     assert again == (undisturbed / name).read_bytes(), name
   before = workdir_lib.read_summary(undisturbed)

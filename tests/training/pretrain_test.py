@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.files import interrupts
+from sparse_interp.files import interrupts, model_files
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPTConfig
 from sparse_interp.sparsity import statistics
@@ -317,7 +317,7 @@ def test_a_state_that_is_not_finite_leaves_the_last_good_checkpoint(
 def test_files_that_were_deleted_are_made_anew(undisturbed, config, tmp_path):
   workdir = tmp_path / 'run'
   shutil.copytree(undisturbed, workdir)
-  names = ('tokenizer.json', pretrain.SAMPLE, 'model.json')
+  names = ('tokenizer.json', model_files.SAMPLE, 'model.json')
   for name in names:
     (workdir / name).unlink()
     pretrain.pretrain(config, str(workdir))
