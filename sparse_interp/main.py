@@ -78,7 +78,8 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
       'set it in the configuration or with --config.run.'
     )
   memory.keep_freed_memory()
-  RUNS[name](config, workdir)
+  with interrupts.handled():
+    RUNS[name](config, workdir)
 
 
 def _parse_flags(argv: Sequence[str]) -> None:
