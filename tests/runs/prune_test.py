@@ -10,7 +10,7 @@ from experiments import prune as prune_experiment
 from experiments import quickstart as experiment
 from experiments import strength as strength_experiment
 from sparse_interp import tasks
-from sparse_interp.circuits import sweep
+from sparse_interp.circuits import sweep, unfinished
 from sparse_interp.data.tokenizer import Tokenizer
 from sparse_interp.files import sealed, versions
 from sparse_interp.files import workdir as workdir_lib
@@ -160,6 +160,60 @@ def test_no_task_to_compare_ways_of_pruning_on_is_said_in_one_line(
     capfd, strength, tmp_path / 'w', 'prune.target_loss must be reached'
   )
   assert not (tmp_path / 'w').exists()
+
+
+class _Cut(BaseException):
+  """A limit on the time of a process: nothing in between handles it."""
+
+
+def test_a_task_that_is_cut_time_and_again_does_end(
+  config, tmp_path, monkeypatch
+):
+  append = unfinished.Unfinished._append
+  known = []
+
+  def cut(self, entry):
+    append(self, entry)
+    known.append(entry)
+    if len(known) % 3 == 0:
+      raise _Cut
+
+  on_the_way = tmp_path / 'cut' / 'pruning' / 'with_as'
+  cuts = 0
+  with monkeypatch.context() as patch:
+    patch.setattr(unfinished.Unfinished, '_append', cut)
+    while True:
+      try:
+        prune.prune(config, str(tmp_path / 'cut'))
+        break
+      except _Cut:
+        cuts += 1
+        assert (on_the_way / 'gates.npz').exists()
+  assert cuts >= 3
+  questions = [question for question, _ in known]
+  assert len(set(questions)) == len(questions)  # nothing was asked again
+  assert not on_the_way.parent.exists()
+  prune.prune(config, str(tmp_path / 'whole'))
+  for name in ('circuit.npz', 'circuit.json'):
+    ours, theirs = (
+      (tmp_path / run / 'circuits' / 'with_as' / name).read_bytes()
+      for run in ('cut', 'whole')
+    )
+    if name == 'circuit.json':
+      ours, theirs = map(json.loads, (ours, theirs))
+      for found in (ours, theirs):
+        del found['provenance']['prune_seconds']
+        found.pop('sha256', None)
+    assert ours == theirs
+
+
+def test_what_is_left_of_an_elimination_is_called_an_estimate():
+  line = table.progress_line(
+    'x', {'phase': 'eliminate', 'pass': 1, 'about_seconds_left': 70.0}
+  )
+  assert line.split(maxsplit=1)[1] == (
+    'eliminate: pass 1, about 1 min 10 s left'
+  )
 
 
 def test_an_edge_circuit_is_found_reported_refused_elsewhere_and_drawn(
