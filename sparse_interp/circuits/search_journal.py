@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Int
 
-from sparse_interp.files import whole_file
+from sparse_interp.files import json_text, npz, whole_file
 
 # A ranking: units, most important first, and how many gates are on.
 Ranking = tuple[Int[np.ndarray, 'units'], int]
@@ -52,7 +52,7 @@ class Journal:
 
   def _read(self, path):
     try:
-      found = json.loads(path.read_text())
+      found = json_text.read(path, 'choose another directory')
       there, trials = found['search'], found['trials']
     except (ValueError, KeyError, TypeError) as error:
       raise ValueError(
@@ -100,8 +100,9 @@ class Journal:
     """
     if self._directory is None:
       return self._rankings[trial]
-    with np.load(self._directory / f'trial_{trial}.npz') as arrays:
-      return arrays['order'].astype(int), int(arrays['active'])
+    path = self._directory / f'trial_{trial}.npz'
+    arrays = npz.read(path, 'choose another directory')
+    return arrays['order'].astype(int), int(arrays['active'])
 
   def _write(self, name: str, write: Callable[[BinaryIO], Any]) -> None:
     """Replaces a file in one step."""
