@@ -49,6 +49,7 @@ def test_summary_says_what_was_asked_and_by_what_it_was_made(undisturbed):
   summary = json.loads((undisturbed / 'summary.json').read_text())
   assert summary['asked']['config']['data']['corpora'] == [['idioms', 1.0]]
   assert summary['asked']['seed'] == 0
+  assert summary['left_out'] == {}
   assert summary['device'] == '1 x cpu'
   assert summary['wall_seconds'] > 0
   for name in ('corpus_hash', 'tokenizer_hash', 'code_version'):
