@@ -76,7 +76,8 @@ def run(
   from sparse_interp.training import memory
 
   memory.keep_freed_memory()
-  functions()[config.run](config, os.path.expanduser(workdir))
+  with interrupts.handled():
+    functions()[config.run](config, os.path.expanduser(workdir))
 
 
 def known_dataclasses() -> dict[str, dict[str, fields.Field]]:

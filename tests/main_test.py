@@ -46,7 +46,7 @@ WRONG_ARGUMENTS = {
   ),
   'a configuration that ships, by its name': (
     ['--config=pretrain/tiny', '--workdir={workdir}', '--config.train.fsdp=3'],
-    ['train.fsdp must divide the number of devices', 'choose 1.'],
+    ['train.fsdp must divide the number of devices', 'choose 1 or 2 or 4 or 8'],
   ),
   'density 0': (
     [TINY, '--workdir={workdir}', '--config.sparsity.density=0'],

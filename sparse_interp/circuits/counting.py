@@ -34,14 +34,14 @@ def counting(
     if done <= last:
       before += total
     last = done
-    share = (before + done) / (passes * total)
+    counted, whole = before + done, passes * total
     spent = time.monotonic() - begun
     progress(
       {
         'phase': phase,
-        'pairs': before + done,
-        'of': passes * total,
-        'seconds_left': spent * max(1 / share - 1, 0),
+        'pairs': counted,
+        'of': whole,
+        'seconds_left': spent * (whole - counted) / counted,
       }
     )
 

@@ -6,6 +6,12 @@ that kept edges join, and what leads nowhere is left out: a neuron or value
 needs an edge on both sides, a write needs a later reader of its channel, a
 query needs the key of the same channel, or of one it is rotated with, and a
 value in its head.
+
+That holds where what was removed is constant. Where it is what another prompt
+has there, a head answers with the queries, keys and values of that prompt, and
+any one of its own changes the answer: a query needs no key, nor a value of its
+own, only that the head writes; and what the head writes needs a query, a key or
+the value. Where removed parts come back at random, nothing leads nowhere.
 """
 
 from collections.abc import Mapping
@@ -14,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from sparse_interp.circuits.ablation_names import CONSTANT, OF_OTHER_PROMPTS
 from sparse_interp.circuits.gated_model import (
   GatedModel,
   gates_of_units,
@@ -117,6 +124,7 @@ def _edges_between(model: GatedModel, nodes: Masks) -> Masks:
 def _parts_of_edges(model: GatedModel, masks: Masks) -> Parts:
   """Leaves out dead ends, until there are none, and reads off the nodes."""
   config = model.config
+  others = model.ablation in OF_OTHER_PROMPTS
   index = {name: np.asarray(pair) for name, pair in model.edges.items()}
   edges = {name: np.array(masks[name]) for name in index}
   final = masks.get('final_resid', np.ones(config.d_model, bool))
@@ -143,26 +151,34 @@ def _parts_of_edges(model: GatedModel, masks: Masks) -> Parts:
       read = read | reads[: config.d_model]
       if not config.parallel_residual:
         after = read
-      values = through(f'{attn}.v', attn, after, config.d_attn)
-      heads = np.unique(np.flatnonzero(values) // config.d_head)
-      live = np.isin(np.arange(config.d_attn) // config.d_head, heads)
       names = [f'{attn}.act_in->{attn}.{name}' for name in 'qk']
       q, k = (ends(name, 1, config.d_attn) for name in names)
-      restrict(names[0], 1, live & (k | k[partner]))
-      restrict(names[1], 1, live & (q | q[partner]))
+      moved = in_heads(q | k) & others
+      values = through(f'{attn}.v', attn, after, config.d_attn, moved)
+      live = in_heads(values)
+      restrict(names[0], 1, live & (k | k[partner] | others))
+      restrict(names[1], 1, live & (q | q[partner] | others))
       for name in (*names, f'{attn}.act_in->{attn}.v'):
         read = read | ends(name, 0, config.block_input_width)[: config.d_model]
 
-  def through(site, block, read, width):
-    """Cuts the matrices before and after neurons or values to what leads on."""
+  def through(site, block, read, width, moved=False):
+    """Cuts the matrices before and after neurons or values to what leads on.
+
+    Those in `moved` have something to say without an edge before them.
+    """
     before, after = f'{block}.act_in->{site}', f'{site}->{block}.resid_delta'
     restrict(after, 1, read)
-    alive = ends(before, 1, width) & ends(after, 0, width)
+    alive = (ends(before, 1, width) | moved) & ends(after, 0, width)
     restrict(before, 1, alive)
     restrict(after, 0, alive)
     return alive
 
-  while True:
+  def in_heads(channels):
+    """All channels of the heads that one of these is in."""
+    heads = channels.reshape(config.n_heads, -1).any(axis=1)
+    return np.repeat(heads, config.d_head)
+
+  while model.ablation in CONSTANT or others:
     count = sum(mask.sum() for mask in edges.values())
     sweep()
     if sum(mask.sum() for mask in edges.values()) == count:

@@ -20,7 +20,7 @@ from jaxtyping import UInt
 
 from sparse_interp.data import corpora
 from sparse_interp.data import tokenizer as tokenizer_lib
-from sparse_interp.files import whole_file
+from sparse_interp.files import regular, whole_file
 
 _DIGITS = 16  # of each hash, in file names
 _BATCH_BYTES = 1 << 20  # text that is encoded at once
@@ -105,7 +105,7 @@ def _load(
 ) -> np.ndarray | None:
   """The cached stream, or None unless it is provably the one asked for."""
   try:
-    found = json.loads(label.read_bytes())
+    found = json.loads(regular.read_bytes(label))
     tokens = np.load(path, mmap_mode='r')
   except (OSError, EOFError, ValueError):  # missing, truncated, not the format
     return None

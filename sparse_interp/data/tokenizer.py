@@ -19,7 +19,6 @@ Source: Gao et al. 2025 (arXiv 2511.13653) and its released `tinypython_2k`.
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -35,7 +34,7 @@ from tokenizers import (
 
 from sparse_interp.data import cutting
 from sparse_interp.data.cutting import SPLIT_PATTERN
-from sparse_interp.files import whole_file
+from sparse_interp.files import regular, whole_file
 
 END_OF_TEXT = '<|endoftext|>'
 _BYTES = 256
@@ -186,7 +185,7 @@ class Tokenizer:
         'again what made the model, which makes it anew of the same text.'
       )
     try:
-      text = pathlib.Path(path).read_text(encoding='utf-8')
+      text = regular.read_bytes(path).decode()
       return cls(tokenizers.Tokenizer.from_str(text))
     except Exception as error:  # the backend raises bare Exceptions
       reason = ' '.join(str(error).split())

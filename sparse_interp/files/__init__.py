@@ -1,1 +1,1 @@
-"""What is on disk: whole files, the workdir, and errors of users."""
+"""What is on disk: whole files, the workdir; errors of users, and signals."""

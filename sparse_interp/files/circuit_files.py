@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sparse_interp.files import sealed, whole_file
+from sparse_interp.files import npz, regular, sealed, whole_file
 
 SCHEMA_VERSION = 1
 JSON, NPZ = 'circuit.json', 'circuit.npz'
@@ -71,7 +71,7 @@ def read(
   """
   path = pathlib.Path(directory) / JSON
   try:
-    document = sealed.unseal(path.read_bytes(), optional=True)
+    document = sealed.unseal(regular.read_bytes(path), optional=True)
   except FileNotFoundError:
     raise wrong(path, 'must exist, got no file') from None
   except ValueError as error:
@@ -93,7 +93,7 @@ def read(
       f'must be the one that {JSON} was written with, got a damaged file or '
       'that of another circuit',
     )
-  return document, _arrays(archive)
+  return document, npz.read(archive, REMEDY)
 
 
 def wrong(path: str | os.PathLike, what: str) -> ValueError:
@@ -101,18 +101,8 @@ def wrong(path: str | os.PathLike, what: str) -> ValueError:
   return ValueError(f'circuit file {os.fspath(path)} {what}; {REMEDY}.')
 
 
-def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-  try:
-    with np.load(path, allow_pickle=False) as archive:
-      return {name: archive[name] for name in archive.files}
-  except Exception:  # numpy and zipfile raise nearly everything
-    raise wrong(
-      path, 'must be a whole npz archive, got a damaged file'
-    ) from None
-
-
 def _sha256(path: pathlib.Path) -> str:
-  with path.open('rb') as file:
+  with regular.open_file(path) as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 

@@ -32,27 +32,26 @@ class JsonError(ValueError):
     self.constraint, self.found = constraint, found
 
 
-def parse(text: str | bytes, strict: bool = True) -> Any:
+def parse(text: str | bytes, strict: bool = True, finite: bool = True) -> Any:
   """The value of a text.
 
   Args:
     text: JSON; bytes are UTF-8, with or without a byte order mark.
-    strict: refuse a key that is there twice in one object, numbers that are
-      not finite, half a surrogate pair, and what is nested deeper than DEEPEST.
+    strict: refuse a key that is there twice in one object, half a surrogate
+      pair, what is nested deeper than DEEPEST, and numbers that are not finite.
+    finite: refuse the last; without it, they are for the caller to look at.
 
   Raises:
     JsonError: it is no such JSON; says what was found in at most 120
       characters.
   """
-  hooks = {
-    'object_pairs_hook': _unique,
-    'parse_constant': _refuse,
-    'parse_float': _finite,
-  }
+  hooks = {'object_pairs_hook': _unique} if strict else {}
+  if strict and finite:
+    hooks |= {'parse_constant': _refuse, 'parse_float': _finite}
   try:
     if isinstance(text, bytes):
       text = text.decode()
-    value = json.loads(text.removeprefix('\ufeff'), **hooks if strict else {})
+    value = json.loads(text.removeprefix('\ufeff'), **hooks)
   except RecursionError:
     raise _too_deep() from None
   except UnicodeDecodeError as error:
@@ -67,13 +66,19 @@ def parse(text: str | bytes, strict: bool = True) -> Any:
   return value
 
 
-def read(path: str | os.PathLike, remedy: str, most: int = MOST_BYTES) -> Any:
+def read(
+  path: str | os.PathLike,
+  remedy: str,
+  most: int = MOST_BYTES,
+  finite: bool = True,
+) -> Any:
   """The value in a file, read strictly; see `parse`.
 
   Args:
     path: of the file.
     remedy: what to do if it is damaged, e.g. 'copy it again'.
     most: bytes that it may have.
+    finite: as in `parse`.
 
   Raises:
     OSError: if there is none, or it may not be read.
@@ -81,7 +86,7 @@ def read(path: str | os.PathLike, remedy: str, most: int = MOST_BYTES) -> Any:
   """
   content = regular.read_bytes(path, most)
   try:
-    return parse(content)
+    return parse(content, finite=finite)
   except JsonError as error:
     raise ValueError(
       f'{os.fspath(path)} must {error.constraint}, got {error}; {remedy}.'
@@ -89,10 +94,13 @@ def read(path: str | os.PathLike, remedy: str, most: int = MOST_BYTES) -> Any:
 
 
 def read_object(
-  path: str | os.PathLike, remedy: str, most: int = MOST_BYTES
+  path: str | os.PathLike,
+  remedy: str,
+  most: int = MOST_BYTES,
+  finite: bool = True,
 ) -> dict[str, Any]:
   """The object in a file; see `read`."""
-  value = read(path, remedy, most)
+  value = read(path, remedy, most, finite)
   if not isinstance(value, dict):
     raise ValueError(
       f'{os.fspath(path)} must be a json object, got {type(value).__name__}; '

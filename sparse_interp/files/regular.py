@@ -10,6 +10,9 @@ import os
 import stat
 from typing import BinaryIO
 
+# What is larger than this is read in parts, or by libraries.
+_MOST_BYTES = 2**32
+
 # By what `stat.S_IFMT` says.
 _KINDS = {
   stat.S_IFREG: 'a file',
@@ -53,7 +56,7 @@ def open_file(path: str | os.PathLike) -> BinaryIO:
   return file
 
 
-def read_bytes(path: str | os.PathLike, most: int) -> bytes:
+def read_bytes(path: str | os.PathLike, most: int = _MOST_BYTES) -> bytes:
   """All bytes of a file; see `check`.
 
   Args:

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from sparse_interp.files import whole_file
+from sparse_interp.files import regular, whole_file
 
 # The key that holds the hash, last in the file.
 SEAL = 'sha256'
@@ -88,7 +88,7 @@ def read_json(path: str | pathlib.Path, remedy: str) -> dict[str, Any]:
     OSError: it cannot be read.
   """
   try:
-    return unseal(pathlib.Path(path).read_bytes())
+    return unseal(regular.read_bytes(path))
   except ValueError as error:
     raise ValueError(
       f'{path} must be as it was written, got {error}; {remedy}.'

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import sparse_interp
-from sparse_interp.files import lock, manifest, sealed, whole_file
+from sparse_interp.files import lock, manifest, regular, sealed, whole_file
 
 
 def write_json(path: str | pathlib.Path, value: Any) -> None:
@@ -200,7 +200,7 @@ def _compare(
     write_json(path, asked)
     return
   try:
-    found = json.loads(path.read_bytes())
+    found = json.loads(regular.read_bytes(path))
   except (ValueError, RecursionError, FileNotFoundError) as error:
     what = 'none' if isinstance(error, FileNotFoundError) else f'{error}'
     raise ValueError(

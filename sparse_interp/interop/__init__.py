@@ -9,8 +9,9 @@ Where to look:
 - tokenizers: `bpe_files`;
 - benchmarks and viewers: `mib`, `neuronpedia`, `graphml`;
 - any of these by its path: `source`, from a distance `remote`;
-- Tracr: `programs`, compiled by `compile`, converted by `tracr`, kept by
-  `storage`; the truth is in `craft_graph`, `edges` and `paths`;
+- Tracr: `programs`, compiled by `compile`, converted by `tracr` and compared
+  by `agreement`, kept by `storage`, which `program_checks` reads over; the
+  truth is in `craft_graph`, `edges` and `paths`;
 - `planted`: programs written into unused channels of a trained model.
 """
 

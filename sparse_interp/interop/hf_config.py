@@ -79,7 +79,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     ValueError: if the file is missing, too long, or something else.
   """
   try:
-    return json_text.read_object(path, 'copy the file again', _MAX_BYTES)
+    # What is not finite is refused by the name of its field.
+    return json_text.read_object(path, 'copy the file again', _MAX_BYTES, False)
   except OSError as error:
     found = error.strerror or str(error)
     raise refusal(path, 'be readable', found, 'copy the file again') from None

@@ -5,6 +5,7 @@ One normalizer is admitted, NFC, because the tokenizer of GPT-NeoX has it:
 `Tokenizer` refuses each text that it would change.
 """
 
+import itertools
 import pathlib
 import re
 from collections.abc import Mapping
@@ -34,6 +35,11 @@ _PIECE = re.compile(
   re.DOTALL,
 )
 _FEW = re.compile(r'\{(?:\d|\d?,\d)\}')
+_NESTED = (('close', 'repeat'), ('repeat', 'repeat'))
+# Groups and letters that need not be there.
+_OPTIONAL = re.compile(
+  r'(?:\((?:\?i?:)?[^()]*\)\?|(?:\\[pP]\{\w+\}|\\.|\[[^\]]*\]|[^\\()])\?)*'
+)
 _LONGEST = 2000
 
 
@@ -131,25 +137,40 @@ def _check_pattern(path: pathlib.Path, pattern: Any) -> None:
   if len(regex) > _LONGEST:
     found = f'{len(regex)} characters'
     refuse(path, f'a pattern of at most {_LONGEST} characters', found)
-  repeats, depth, last = 0, 0, ''
-  for match in _PIECE.finditer(regex):
-    kind, text = match.lastgroup, match[0]
-    depth += (kind == 'open') - (kind == 'close')
-    repeats = 0 if kind == 'or' and not depth else repeats
-    if kind == 'repeat' and not _FEW.fullmatch(text):
-      repeats += 1
+  for part in _alternatives(regex):
+    kinds = [match.lastgroup for match in part]
+    open_ended = [
+      i
+      for i, match in enumerate(part)
+      if kinds[i] == 'repeat' and not _FEW.fullmatch(match[0])
+    ]
+    # What may fail behind two of them is tried at each pair of places.
+    rest = part[open_ended[1] + 1 :] if len(open_ended) > 1 else []
     if (
-      repeats > 2
-      or (kind == 'repeat' and last in ('close', 'repeat'))
-      or (kind == 'escape' and text[1] in '123456789kg')
+      len(open_ended) > 2
+      or not _OPTIONAL.fullmatch(''.join(match[0] for match in rest))
+      or any(pair in _NESTED for pair in itertools.pairwise(kinds))
+      or any(m[0][1] in '123456789kg' for m in part if m[0][0] == '\\')
     ):
       refuse(
         path,
-        'a pattern without repeated groups, references, or three repetitions '
-        'in a row',
+        'a pattern without repeated groups, references, or repetitions in a '
+        'row',
         short(regex),
       )
-    last = kind
+
+
+def _alternatives(regex: str) -> list[list[re.Match[str]]]:
+  """The pieces of each of the alternatives that are not within a group."""
+  parts, depth = [[]], 0
+  for match in _PIECE.finditer(regex):
+    kind = match.lastgroup
+    depth += (kind == 'open') - (kind == 'close')
+    if kind == 'or' and not depth:
+      parts.append([])
+    else:
+      parts[-1].append(match)
+  return parts
 
 
 def _check_post(path: pathlib.Path, processor: Any) -> None:

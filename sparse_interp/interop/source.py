@@ -88,7 +88,7 @@ def _kind(directory: pathlib.Path) -> str:
   if not path.is_file():
     raise _unknown(directory, f'neither {_RELEASED} nor {_HUB}')
   try:
-    fields = json_text.read(path, 'copy it again')
+    fields = json_text.read(path, 'copy it again', finite=False)
   except ValueError:
     raise _unknown(directory, f'a damaged {_HUB}') from None
   if not isinstance(fields, dict):

@@ -155,6 +155,9 @@ def _check_kinds(fields: Mapping[str, Any]) -> None:
   ):
     if not isinstance(fields[field], kind):
       raise _WrongError(f'have {field} as {kind.__name__}')
+  for edge in fields['edges']:
+    if not isinstance(edge, list) or [*map(type, edge)] != [str, str]:
+      raise _WrongError('have pairs of names as edges')
   for value in fields['vocab'] + fields['output_values']:
     if isinstance(value, dict | list):
       raise _WrongError('have plain values as tokens and outputs')

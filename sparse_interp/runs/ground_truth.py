@@ -4,6 +4,7 @@ Programs compiled with Tracr are known component by component, programs planted
 into a trained model weight by weight. Nothing is tuned per program.
 """
 
+import json
 import pathlib
 import time
 from typing import Any
@@ -13,7 +14,10 @@ import numpy as np
 from ml_collections import config_dict
 
 from sparse_interp import interop
+from sparse_interp.circuits import unfinished
+from sparse_interp.circuits.circuit import hash_params
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.unfinished import Unfinished
 from sparse_interp.configs.fields import names_in
 from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
@@ -30,7 +34,7 @@ _PHASE = 'ground_truth'
 def ground_truth(
   config: config_dict.ConfigDict, workdir: str
 ) -> dict[str, Any]:
-  """Scores every method on every program; prints a table at the end.
+  """Scores every method on every program; goes on where it was stopped.
 
   Args:
     config: see experiments/ground_truth.py.
@@ -59,10 +63,16 @@ def ground_truth(
   if config.model_workdir:
     prune_run.check_pairs(for_planted, config.pairs, 'pairs')
   begun = time.monotonic()
-  with hosts.claimed(workdir, config.to_dict(), _PHASE):
-    results = score_compiled(config, names, methods, prune)
-    planted = score_planted(config, for_planted)
+  on_the_way = pathlib.Path(workdir) / 'pruning'
+  asked = [json.loads(json.dumps(config.to_dict())), unfinished.machine()]
+  with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
+    for file in unfinished.FILES:
+      claim.record(f'pruning/{file}')
+    scored = Unfinished(on_the_way, asked)
+    results = score_compiled(config, names, methods, prune, scored)
+    planted = score_planted(config, for_planted, scored)
     summary = _write_summary(config, workdir, results, planted, begun)
+    unfinished.remove(on_the_way)
   print_table(summary)
   return summary
 
@@ -155,17 +165,22 @@ def score_compiled(
   names: list[str],
   methods: list[str],
   prune: dict[str, PruneConfig],
+  scored: Unfinished,
 ) -> dict[str, dict[str, Any]]:
   """{program: what `compiled_scores.score_program` returns}."""
   results, begun = {}, time.monotonic()
   for i, name in enumerate(names):
-    results[name] = compiled_scores.score_program(
-      load_program(name, config.programs_directory),
-      prune,
-      methods,
-      config.seed,
-      config.sequences,
-      lambda line: metrics.say(_PHASE, line),
+    program = load_program(name, config.programs_directory)
+    results[name] = scored.recall(
+      f'{name} {hash_params(program.params)}',
+      lambda program=program: compiled_scores.score_program(
+        program,
+        prune,
+        methods,
+        config.seed,
+        config.sequences,
+        lambda line: metrics.say(_PHASE, line),
+      ),
     )
     # No other program has its shapes; thousands of compiled functions would
     # use up the memory maps that a process may have.
@@ -177,7 +192,7 @@ def score_compiled(
 
 
 def score_planted(
-  config: config_dict.ConfigDict, prune_config: PruneConfig
+  config: config_dict.ConfigDict, prune_config: PruneConfig, scored: Unfinished
 ) -> list[dict[str, Any]]:
   """Rows of planted programs; none without a model to plant them in."""
   if not config.model_workdir:
@@ -188,17 +203,21 @@ def score_planted(
     )
     return []
   model = planted_scores.load(config.model_workdir)
+  model_hash = hash_params({'params': model[1], 'windows': model[2]})
   rows, begun = [], time.monotonic()
   for i, program in enumerate(PLANTED.values()):
-    row = planted_scores.score_planted(
-      *model,
-      program,
-      prune_config,
-      config.seed,
-      config.pairs,
-      config.length,
-      config.planted_method,
-      table.progress(_PHASE, f'planted {program.name}'),
+    row = scored.recall(
+      f'planted {program.name} {model_hash}',
+      lambda program=program: planted_scores.score_planted(
+        *model,
+        program,
+        prune_config,
+        config.seed,
+        config.pairs,
+        config.length,
+        config.planted_method,
+        table.progress(_PHASE, f'planted {program.name}'),
+      ),
     )
     rows.append(row)
     jax.clear_caches()

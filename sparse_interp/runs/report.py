@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from sparse_interp.files import regular
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.training import hosts, metrics
 from sparse_interp.viewer.report import write_report
@@ -82,7 +83,7 @@ def _own_config(directory: pathlib.Path) -> dict[str, Any]:
   """The configuration that a workdir was made with."""
   path = directory / 'config.json'
   try:
-    return json.loads(path.read_bytes())
+    return json.loads(regular.read_bytes(path))
   except (ValueError, RecursionError) as error:
     what = ' '.join(str(error).split())
     raise ValueError(

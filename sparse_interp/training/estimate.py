@@ -20,7 +20,7 @@ _COPIES = 5
 
 # Numbers kept for the gradient, for each channel that a token has in a layer
 # and for each of its logits.
-_PER_CHANNEL = 3
+_PER_CHANNEL = 2.5
 _PER_LOGIT = 3
 
 # Bytes per update for tables of rates, densities and counts.

@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 
 import jax
 
-from sparse_interp.files import whole_file
+from sparse_interp.files import regular, whole_file
 
 try:
   import tensorboardX as tensorboard  # noqa: N813
@@ -44,7 +44,7 @@ def read_rows(path: str | pathlib.Path) -> list[dict[str, Any]]:
     ValueError: any other line is no row, or is out of order.
   """
   path = pathlib.Path(path)
-  return _parse(path.read_bytes(), path) if path.exists() else []
+  return _parse(regular.read_bytes(path), path) if path.exists() else []
 
 
 def _parse(content: bytes, path: pathlib.Path) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def check(workdir: str | pathlib.Path, saved: Saved) -> bytes:
     ValueError: the file is missing, shorter, or another one.
   """
   path = pathlib.Path(workdir) / 'metrics.jsonl'
-  content = path.read_bytes() if path.exists() else b''
+  content = regular.read_bytes(path) if path.exists() else b''
   kept = content[: saved['bytes']]
   if hashlib.sha256(kept).hexdigest() == saved['sha256']:
     return kept

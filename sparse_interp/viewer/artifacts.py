@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sparse_interp.files import circuit_files, sealed
+from sparse_interp.files import circuit_files, regular, sealed
 
 SCHEMA_VERSION = 1
 
@@ -52,7 +52,7 @@ def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
     ValueError: there is no such file, or it holds no object.
   """
   try:
-    value = json.loads(path.read_text(encoding='utf-8'))
+    value = json.loads(regular.read_bytes(path).decode())
   except FileNotFoundError:
     raise ValueError(f'{path} must exist, but does not; {remedy}.') from None
   except (OSError, ValueError, RecursionError) as error:
@@ -90,7 +90,7 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
   row counts. A last line without its newline is one that a kill cut short.
   """
   try:
-    text = path.read_text(encoding='utf-8')
+    text = regular.read_bytes(path).decode()
   except FileNotFoundError:
     return []
   rows = {}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import gated_model, parts, selection
+from sparse_interp.circuits import gated_model, parts, selection, task_loss
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.sites import node_sites
 
@@ -171,3 +171,90 @@ def test_live_edges_are_those_that_a_plain_path_search_finds(
       assert set(kept.tolist()) == {c for s, c in ends if s == site}
   again = parts.live_units(small, parts.settle(small, keep, sizes), sizes)
   np.testing.assert_array_equal(again, parts.settle(small, keep, sizes))
+
+
+@pytest.fixture(
+  scope='module',
+  params=[{}, {'position': 'rotary'}, {'parallel_residual': True}],
+  ids=['plain', 'rotary', 'parallel'],
+)
+def linear(request):
+  """Parts that only edges join: no norm, no AbsTopK; and pairs of prompts."""
+  config = GPTConfig(
+    vocab_size=7,
+    n_layer=2,
+    d_model=6,
+    d_head=2,
+    d_mlp=5,
+    context_length=6,
+    norm='none',
+    activation_density=None,
+    bigram_table=False,
+    use_bias=False,
+    **request.param,
+  )
+  shapes = jax.eval_shape(
+    GPT(config).init, jax.random.key(0), jnp.zeros((1, 6), int)
+  )
+  rng = np.random.default_rng(2)
+  params = jax.tree.map(
+    lambda x: jnp.asarray(
+      rng.normal(0, 1, x.shape) * (rng.random(x.shape) < 0.4), jnp.float32
+    ),
+    shapes['params'],
+  )
+  pairs = task_loss.Pairs(
+    jnp.asarray(rng.integers(0, 7, (32, 2, 6)), jnp.int32),
+    jnp.full((32, 2), 5),
+    jnp.tile(jnp.array([1, 2]), (32, 1)),
+  )
+  return config, params, pairs
+
+
+@pytest.mark.parametrize('ablation', ['zero', 'counterfactual', 'resample'])
+@hypothesis.given(st.integers(0, 10**6), st.floats(0.05, 0.6))
+@hypothesis.settings(max_examples=20, deadline=None)
+def test_what_leads_nowhere_changes_no_answer(linear, ablation, seed, share):
+  config, params, pairs = linear
+  values = {s: jnp.zeros(w) for s, w in node_sites(config).items()}
+  model = gated_model.make(config, params, values, ablation)
+  sizes = gated_model.unit_sizes(model, 'edges')
+  keep = np.random.default_rng(seed).random(sum(sizes.values())) < share
+  settled = parts.settle(model, keep, sizes)
+
+  def answers(mask):
+    units = selection.split(mask.astype(np.float32), sizes)
+    gates = gated_model.unfold(model, units)
+    return gated_model.all_outputs(model, gates, pairs)
+
+  np.testing.assert_allclose(
+    answers(settled), answers(keep), rtol=1e-4, atol=1e-4
+  )
+
+
+def test_a_query_without_a_key_leads_somewhere_where_keys_are_of_others(known):
+  sizes = gated_model.unit_sizes(known.model, 'edges')
+  query = '0.attn.act_in->0.attn.q'
+  rng = np.random.default_rng(0)
+  kernel = rng.normal(
+    0, 1, known.params['h_0']['attn']['c_attn']['kernel'].shape
+  )
+  params = jax.tree.map(jnp.asarray, known.params)
+  params['h_0']['attn']['c_attn']['kernel'] = jnp.asarray(kernel, jnp.float32)
+  left = {}
+  for ablation in ('mean', 'zero', 'counterfactual', 'resample', 'subsets'):
+    model = gated_model.make(known.config, params, known.means, ablation)
+    sizes = gated_model.unit_sizes(model, 'edges')
+    keep = selection.mask_of(
+      {
+        query: np.arange(sizes[query]),
+        '0.attn.v->0.attn.resid_delta': np.arange(3),
+        'final_resid': np.arange(known.config.d_model),
+      },
+      sizes,
+    )
+    live = selection.split(parts.settle(model, keep, sizes), sizes)
+    left[ablation] = int(live[query].sum())
+  assert left['mean'] == left['zero'] == 0
+  assert left['counterfactual'] == left['resample'] > 0
+  assert left['subsets'] == sizes[query]

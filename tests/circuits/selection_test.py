@@ -3,6 +3,7 @@
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 
 from sparse_interp.circuits import selection
 
@@ -40,18 +41,41 @@ def test_bisection_ends_where_one_node_less_misses_the_target(
   k = selection.bisect(order, loss, target, first_guess)
   assert losses[k] <= target
   assert k == 0 or losses[k - 1] > target
+  grid = [2**i for i in range(10)] + [first_guess or 0]
+  assert all(losses[size] > target for size in grid if size < k)
   assert len(seen) == len(set(seen))
+  assert len(seen) <= 2 * np.log2(len(losses)) + 4
 
 
-def test_first_guess_keeps_the_search_away_from_large_circuits():
+@hypothesis.given(st.integers(0, 4000), st.none() | st.integers(0, 5000))
+def test_where_loss_falls_with_size_the_smallest_circuit_is_found(
+  size, first_guess
+):
   seen = []
 
   def loss(keep):
     seen.append(int(keep.sum()))
-    return 0.0 if seen[-1] >= 37 else 1.0
+    return 0.0 if seen[-1] >= size else 1.0
 
-  assert selection.bisect(np.arange(4000), loss, 0.5, 30) == 37
-  assert max(seen) == 60
+  assert selection.bisect(np.arange(4000), loss, 0.5, first_guess) == size
+  assert max(seen) <= max(1, 2 * size, first_guess or 0)
+  assert len(seen) <= 2 * np.log2(4000) + 3
+
+
+@pytest.mark.parametrize('guess', [20, 60, 151, 1000, None])
+def test_a_guess_that_misses_is_no_reason_to_go_up(guess):
+  """Many small sizes meet the target, then hardly any does until the end."""
+
+  def loss(keep):
+    k = int(keep.sum())
+    return 0.0 if 18 <= k <= 90 or k > 7200 else 1.0
+
+  assert selection.bisect(np.arange(7400), loss, 0.5, guess) <= 32
+
+
+def test_a_guess_that_meets_is_never_exceeded():
+  loss = lambda keep: 0.0 if keep.sum() in (151, 7400) else 1.0  # noqa: E731
+  assert selection.bisect(np.arange(7400), loss, 0.5, 151) == 151
 
 
 def test_random_circuit_has_as_many_units_under_each_key():

@@ -190,7 +190,7 @@ def test_bombs_are_not_inflated_beyond_what_is_asked(tmp_path):
   _bomb(tmp_path / 'a.bz2', bz2.open, 2)
   _bomb(tmp_path / 'a.xz', lzma.open, 2)
   with zipfile.ZipFile(tmp_path / 'a.zip', 'w', zipfile.ZIP_DEFLATED) as file:
-    with file.open('a', 'w') as member:
+    with file.open('a', 'w', force_zip64=True) as member:
       for _ in range(2**10):
         member.write(bytes(2**21))
   for name in ('a.gz', 'a.bz2', 'a.xz', 'a.zip'):

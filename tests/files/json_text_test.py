@@ -62,6 +62,7 @@ def test_what_others_write_is_taken_where_it_does_not_matter():
   parse = json_text.parse
   assert parse(b'{"a": 1, "a": 2}', strict=False) == {'a': 2}
   assert parse(b'[Infinity]', strict=False) == [float('inf')]
+  assert parse(b'[Infinity, 1e999]', finite=False) == [float('inf')] * 2
   with pytest.raises(json_text.JsonError, match='nested too deep'):
     parse(b'[' * 100_000, strict=False)
 

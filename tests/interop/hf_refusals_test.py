@@ -105,7 +105,7 @@ def test_an_index_must_say_where_each_tensor_is(hf_copy):
       {'rotary_pct': 0.4, 'rope_parameters': None},
       r'model\.rotary_fraction.*0\.4, which rotates 3',
     ),
-    ('gpt_neox', {'rope_parameters': {'rope_theta': math.inf}}, 'Infinity'),
+    ('gpt_neox', {'rope_parameters': {'rope_theta': math.inf}}, 'rotary_base'),
     ('gpt_neox', {'head_dim': 4}, 'head_dim 8.*got 4'),
     ('gpt_neox', {'hidden_act': 'quick_gelu'}, 'hidden_act'),
     ('gpt_neox', {'tie_word_embeddings': True}, 'embed_out.*equal to embed_in'),

@@ -129,6 +129,9 @@ def test_means_are_read_from_their_file(small, tmp_path):
     torch_file.write(tmp_path / 'bad.pt', {'0.attn.q': value})
     with pytest.raises(ValueError, match=r'bad\.pt must hold'):
       released_circuit.read_means(tmp_path / 'bad.pt')
+  torch_file.write(tmp_path / 'bad.pt', stored | {1: np.ones(2, 'f4')})
+  with pytest.raises(ValueError, match='must name sites by text, not 1'):
+    released_circuit.read_means(tmp_path / 'bad.pt')
 
 
 @pytest.mark.parametrize(
@@ -183,6 +186,14 @@ def test_means_are_read_from_their_file(small, tmp_path):
         'task_samples',
       ),
       'hold activations of 0.attn.q:1 on 2 prompts of 4 tokens',
+    ),
+    (  # one channel under two keys, of which one would have got lost
+      lambda c: with_entry(c, {1: {}, '1': {}}, 'samples', '0.attn.q'),
+      "samples of 0.attn.q by int, not by '1'",
+    ),
+    (
+      lambda c: with_entry(c, {1: {}, 1.5: {}}, 'samples', '0.attn.q'),
+      'samples of 0.attn.q by int, not by 1.5',
     ),
   ],
 )

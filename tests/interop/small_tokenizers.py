@@ -8,6 +8,9 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 END = '<|endoftext|>'
+# Steps that write pieces in bytes; the second does not cut them before.
+BYTES = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True}
+AFTER = {**BYTES, 'use_regex': False}
 _TEXT = """def total(values, start=0):
   for value in values:
     start = start + value * 12345   # it's we'll  they're
@@ -54,6 +57,31 @@ def added(i, content, **changes):
   """One entry of added_tokens."""
   flags = ('single_word', 'lstrip', 'rstrip', 'normalized', 'special')
   return {'id': i, 'content': content, **dict.fromkeys(flags, False), **changes}
+
+
+def split(pattern, behavior='Isolated', invert=False, kind='Regex'):
+  return {
+    'type': 'Split',
+    'pattern': {kind: pattern},
+    'behavior': behavior,
+    'invert': invert,
+  }
+
+
+def steps(*steps):
+  return {'type': 'Sequence', 'pretokenizers': list(steps)}
+
+
+def with_settings(spec, **changes):
+  """A copy with other settings; those of the model are written model__x."""
+  spec = json.loads(json.dumps(spec))
+  for name, value in changes.items():
+    where, _, inner = name.partition('__')
+    if inner:
+      spec[where][inner] = value
+    else:
+      spec[name] = value
+  return spec
 
 
 def texts(seed=0, count=60):

@@ -154,3 +154,23 @@ def test_a_program_without_a_file_is_compiled(tmp_path):
   assert dataclasses.asdict(found.config) == dataclasses.asdict(
     program('hist').config
   )
+
+
+def test_a_run_that_is_cut_goes_on_with_the_next_program(tmp_path, monkeypatch):
+  scored = []
+
+  def score_program(program, *rest):
+    scored.append(program.name)
+    if scored == ['hist', 'length']:
+      raise KeyboardInterrupt
+    return {'edge_f1': 0.1, 'greedy': {}, 'scores': []}
+
+  monkeypatch.setattr(compiled_scores, 'score_program', score_program)
+  config = experiment.get_config()
+  config.programs, config.methods = 'hist,length', 'random'
+  with pytest.raises(KeyboardInterrupt):
+    ground_truth.ground_truth(config, str(tmp_path))
+  summary = ground_truth.ground_truth(config, str(tmp_path))
+  assert scored == ['hist', 'length', 'length']
+  assert summary['edge_f1'] == {'hist': 0.1, 'length': 0.1}
+  assert not (tmp_path / 'pruning').exists()

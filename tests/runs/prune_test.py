@@ -10,11 +10,12 @@ from experiments import prune as prune_experiment
 from experiments import quickstart as experiment
 from experiments import strength as strength_experiment
 from sparse_interp import tasks
-from sparse_interp.circuits import sweep
+from sparse_interp.circuits import counting, sweep, unfinished
 from sparse_interp.data.tokenizer import Tokenizer
 from sparse_interp.files import sealed, versions
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.runs import pose, pretrained, prune
+from sparse_interp.runs import pose, pretrained, prune, quickstart, table
+from sparse_interp.training import plan
 from sparse_interp.viewer.drawing import circuit_svg
 from sparse_interp.viewer.report import write_report
 from tests.circuits.known_model import make_known
@@ -39,6 +40,41 @@ def test_an_unknown_hyperparameter_is_named():
   config.prune.stepz = 3
   with pytest.raises(ValueError, match=r'prune\.stepz .* got 3; remove it'):
     prune.prune_config(config)
+
+
+@pytest.mark.parametrize(
+  ('section', 'field'),
+  [('pairs', 'train'), ('pairs', 'test'), ('prune', 'steps')],
+)
+def test_more_than_fits_in_memory_is_refused_by_field(section, field):
+  config = experiment.get_config('laptop')
+  model = plan.model_config(config)
+  pose.check_memory(config, model)
+  config[section][field] = 10**10
+  with pytest.raises(ValueError, match=rf'^{section}\.{field} must .*; lower'):
+    pose.check_memory(config, model)
+
+
+def test_a_quickstart_that_cannot_end_does_not_begin(tmp_path):
+  config = experiment.get_config('tiny')
+  config.pairs.test = 10**10
+  with pytest.raises(ValueError, match=r'^pairs\.test must leave the run'):
+    quickstart.quickstart(config, str(tmp_path / 'new'))
+  config = experiment.get_config('tiny')
+  config.data.vocab_size = 10**7
+  with pytest.raises(ValueError, match=r'^data\.vocab_size must leave the run'):
+    quickstart.quickstart(config, str(tmp_path / 'new'))
+  assert not list(tmp_path.iterdir())
+
+
+def test_long_work_on_pairs_is_shown(capsys, monkeypatch):
+  monkeypatch.setattr(table, '_SECONDS', 0)
+  show = table.progress('prune', 'with_as')
+  counting.counting(show, 'draw test pairs')(5, 100)
+  printed = capsys.readouterr().out
+  assert 'with_as' in printed
+  assert 'draw test pairs: pairs 5, of 100, ' in printed
+  assert ' left' in printed
 
 
 def test_pruning_without_a_model_says_how_to_name_one(tmp_path):
@@ -85,7 +121,7 @@ def config(monkeypatch):
     {'tokenizer_hash': 'abc'},
   )
 
-  def encode(task, tokenizer, split, count, length, seed):
+  def encode(task, tokenizer, split, count, length, seed, progress):
     if task.name == 'else_elif':
       raise ValueError('tasks: else_elif must give 64 train pairs, got 0.')
     encoded = known.train if split == 'train' else known.test
@@ -160,6 +196,60 @@ def test_no_task_to_compare_ways_of_pruning_on_is_said_in_one_line(
     capfd, strength, tmp_path / 'w', 'prune.target_loss must be reached'
   )
   assert not (tmp_path / 'w').exists()
+
+
+class _Cut(BaseException):
+  """A limit on the time of a process: nothing in between handles it."""
+
+
+def test_a_task_that_is_cut_time_and_again_does_end(
+  config, tmp_path, monkeypatch
+):
+  append = unfinished.Unfinished._append
+  known = []
+
+  def cut(self, entry):
+    append(self, entry)
+    known.append(entry)
+    if len(known) % 3 == 0:
+      raise _Cut
+
+  on_the_way = tmp_path / 'cut' / 'pruning' / 'with_as'
+  cuts = 0
+  with monkeypatch.context() as patch:
+    patch.setattr(unfinished.Unfinished, '_append', cut)
+    while True:
+      try:
+        prune.prune(config, str(tmp_path / 'cut'))
+        break
+      except _Cut:
+        cuts += 1
+        assert (on_the_way / 'gates.npz').exists()
+  assert cuts >= 3
+  questions = [question for question, _ in known]
+  assert len(set(questions)) == len(questions)  # nothing was asked again
+  assert not on_the_way.parent.exists()
+  prune.prune(config, str(tmp_path / 'whole'))
+  for name in ('circuit.npz', 'circuit.json'):
+    ours, theirs = (
+      (tmp_path / run / 'circuits' / 'with_as' / name).read_bytes()
+      for run in ('cut', 'whole')
+    )
+    if name == 'circuit.json':
+      ours, theirs = map(json.loads, (ours, theirs))
+      for found in (ours, theirs):
+        del found['provenance']['prune_seconds']
+        found.pop('sha256', None)
+    assert ours == theirs
+
+
+def test_what_is_left_of_an_elimination_is_called_an_estimate():
+  line = table.progress_line(
+    'x', {'phase': 'eliminate', 'pass': 1, 'about_seconds_left': 70.0}
+  )
+  assert line.split(maxsplit=1)[1] == (
+    'eliminate: pass 1, about 1 min 10 s left'
+  )
 
 
 def test_an_edge_circuit_is_found_reported_refused_elsewhere_and_drawn(

@@ -61,3 +61,18 @@ def test_damaged_files_are_named(capfd, pretrained, tmp_path):
     (copy / name).write_text(content)
     assert_refused(capfd, configs.load('report'), copy, str(copy), name)
     assert json.loads((copy / 'manifest.json').read_text())
+
+
+def test_a_page_that_cannot_be_made_takes_nothing_with_it(capfd, tmp_path):
+  # As a run leaves it that was killed after its summary.
+  config = configs.load('pretrain/tiny').to_dict()
+  with workdir.claimed(tmp_path / 'w', config):
+    workdir.add_to_summary(tmp_path / 'w', {'asked': {}, 'pretrain': {}})
+    shutil.copytree(tmp_path / 'w', tmp_path / 'killed')
+  circuit = tmp_path / 'killed' / 'circuits' / 'a' / 'circuit.json'
+  circuit.parent.mkdir(parents=True)
+  circuit.write_text('{')
+  assert_refused(
+    capfd, configs.load('report'), tmp_path / 'killed', 'circuit.json'
+  )
+  assert (tmp_path / 'killed' / 'summary.json').exists()

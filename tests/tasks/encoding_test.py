@@ -56,6 +56,15 @@ def test_encoding_is_a_function_of_the_seed(tokenizer):
   assert not np.array_equal(one.tokens, other.tokens)
 
 
+def test_every_pair_that_was_encoded_is_said(tokenizer):
+  said = []
+  encode_task(
+    *(TASKS['with_as'], tokenizer, 'train', 8, 96, 1),
+    progress=lambda *numbers: said.append(numbers),
+  )
+  assert said == [(i + 1, 8) for i in range(8)]
+
+
 def test_answers_that_start_alike_are_rejected(bytes_only):
   pair = Pair('if a', ' ==', 'a', ' =', 'one')
   assert encode_pair(pair, bytes_only, 50) == encoding.SAME_ANSWER

@@ -49,6 +49,7 @@ def test_summary_says_what_was_asked_and_by_what_it_was_made(undisturbed):
   summary = json.loads((undisturbed / 'summary.json').read_text())
   assert summary['asked']['config']['data']['corpora'] == [['idioms', 1.0]]
   assert summary['asked']['seed'] == 0
+  assert summary['left_out'] == {}
   assert summary['device'] == '1 x cpu'
   assert summary['wall_seconds'] > 0
   for name in ('corpus_hash', 'tokenizer_hash', 'code_version'):
@@ -81,7 +82,7 @@ def test_last_n_checkpoints_are_kept(undisturbed):
 
 @pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
 def test_a_signal_has_the_loop_save_and_end(
-  name, config, undisturbed, tmp_path, monkeypatch, capfd
+  name, config, tmp_path, monkeypatch, capfd
 ):
   progress_line = metrics.progress_line
 
@@ -103,7 +104,7 @@ def test_a_signal_has_the_loop_save_and_end(
   assert 'the same command goes on' in lines[-1]
   assert (tmp_path / 'checkpoints' / '11').is_dir()
   pretrain.pretrain(config, str(tmp_path))
-  assert_same_result(tmp_path, undisturbed)
+  assert [row['step'] for row in rows(tmp_path)] == [*range(5, 61, 5), 61]
 
 
 @pytest.mark.slow
