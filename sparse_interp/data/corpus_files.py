@@ -147,7 +147,7 @@ def parquet_rows(
           left_out[NULL] += column.null_count
         if columns:
           yield from _distinct(pyarrow, column, left_out)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeError) as error:
       raise ValueError(
         f'data.corpora must name parquet files, got {name}: '
         f'{one_line(error)}; correct the path or the file.'

@@ -197,28 +197,27 @@ def _within(memory, spec, max_bytes, part):
   assert done.stdout.count('\n') == 1
 
 
-def _bomb(path, opener, gigabytes):
+def _bomb(path, opener, blocks):
   with opener(path, 'wb') as file:
-    for _ in range(gigabytes * 2**10):
-      file.write(bytes(2**20))
+    for _ in range(blocks):
+      file.write(bytes(2**24))
 
 
 @pytest.mark.slow
 def test_bombs_are_not_inflated_beyond_what_is_asked(tmp_path):
-  _bomb(tmp_path / 'a.gz', gzip.open, 3)
-  _bomb(tmp_path / 'a.bz2', bz2.open, 2)
-  _bomb(tmp_path / 'a.xz', lzma.open, 2)
+  _bomb(tmp_path / 'a.gz', gzip.open, 80)
+  _bomb(tmp_path / 'a.bz2', bz2.open, 16)
+  _bomb(tmp_path / 'a.xz', lzma.open, 16)
   with zipfile.ZipFile(tmp_path / 'a.zip', 'w', zipfile.ZIP_DEFLATED) as file:
-    with file.open('a', 'w', force_zip64=True) as member:
-      for _ in range(2**10):
-        member.write(bytes(2**21))
+    file.writestr('a', bytes(2**28))
   for name in ('a.gz', 'a.bz2', 'a.xz', 'a.zip'):
-    assert (tmp_path / name).stat().st_size < 2**22
     path = tmp_path / name
+    assert path.stat().st_size < 2**21
     _within(2**32, f'files:{path}', 10**6, 'larger than data.max_bytes left')
     _within(2**32, f'jsonl:{path}', 10**6, 'a line of more than')
   _within(2**33, f'files:{tmp_path}/a.gz', None, 'at most 1,073,741,824 bytes')
-  _within(2**31, f'files:{tmp_path}/a.gz', None, 'readable files')
+  # Where memory ends before that.
+  _within(2**30, f'files:{tmp_path}/a.gz', None, 'readable files')
 
 
 def test_a_large_file_is_read_no_further_than_its_limit(tmp_path):
