@@ -74,11 +74,15 @@ def all_files(workdir):
 
 
 def choose(workdir):
-  """(name, bit) of every flip: as many for each kind, from a fixed seed."""
-  rng, kinds = random.Random(0), all_files(workdir)
-  names = list(kinds)
+  """(name, bit) of every flip: as many for each kind, from a fixed seed.
+
+  Of a kind large files are hit more often, but the small ones, too.
+  """
+  rng, kinds = random.Random(0), list(all_files(workdir).values())
   for i in range(FLIPS):
-    name = rng.choice(kinds[names[i % len(names)]])
+    names = kinds[i % len(kinds)]
+    sizes = [(workdir / name).stat().st_size for name in names]
+    (name,) = rng.choices(names, [size**0.5 for size in sizes])
     yield name, rng.randrange(8 * (workdir / name).stat().st_size)
 
 
