@@ -27,7 +27,7 @@ on most programs, so that F1 tells little about a ranking; AUROC does.
 from ml_collections import config_dict
 
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.training import fields
+from sparse_interp.configs import sections
 
 
 def get_config() -> config_dict.ConfigDict:
@@ -39,13 +39,13 @@ def get_config() -> config_dict.ConfigDict:
   config.programs = 'all'  # or names with commas between
   # Directory of files <program>.npz; None: those that ship. A program without
   # a file is compiled, which needs the extra `tracr`.
-  config.programs_directory = fields.optional(str)
+  config.programs_directory = sections.optional(str)
   # With commas between, of those here.
   config.methods = 'edge_masks,node_masks,eap,eap_ig,attribution,random'
   config.sequences = 256  # of varied lengths, at most; and as many to test
 
   # The same for all programs and methods; the run sets `gates`.
-  config.compiled = fields.section(
+  config.compiled = sections.section(
     PruneConfig,
     leave_out=('gates',),
     ablation='task_mean',
@@ -66,13 +66,13 @@ def get_config() -> config_dict.ConfigDict:
   )
 
   # Model to plant programs in; None: compiled ones only.
-  config.model_workdir = fields.optional(str)
+  config.model_workdir = sections.optional(str)
   config.pairs = 512  # of prompts for training; half as many test
   config.length = 40  # tokens of every prompt
   config.planted_method = 'edge_masks'  # or 'eap_ig'
   # Planted circuits fail as a whole: masks from a level start get no gradient,
   # so `init_attribution` must not be 0.
-  config.planted = fields.section(
+  config.planted = sections.section(
     PruneConfig,
     gates='edges',
     k_coef=3e-3,

@@ -12,7 +12,7 @@ from recorded ones; the same is in summary.json.
 
 from ml_collections import config_dict
 
-from sparse_interp.training import fields
+from sparse_interp.configs import sections
 
 
 def get_config() -> config_dict.ConfigDict:
@@ -22,19 +22,19 @@ def get_config() -> config_dict.ConfigDict:
   config.seed = 0  # of the order of the text
   # Directory, or the file with the weights; gs://, s3:// and https:// with the
   # extras gcs, s3 and http.
-  config.source = fields.optional(str)
+  config.source = sections.optional(str)
   # What the file with the weights must hash to; None: not checked.
-  config.sha256 = fields.optional(str)
+  config.sha256 = sections.optional(str)
   # Directory with tokenizer.json, with vocab.json and merges.txt, or with
   # encoder.json and vocab.bpe, or such a file; None: looked for in the source;
   # 'none': there is to be none.
-  config.tokenizer = fields.optional(str)
+  config.tokenizer = sections.optional(str)
   # Text for the means of removed nodes: a file, a directory, or a corpus as in
   # data.corpora of a pretrain run. It should be like the training text.
   config.text = 'stdlib'
   # Tokens per window of that text; None: 256, or the model's context if less.
-  config.length = fields.optional(int)
+  config.length = sections.optional(int)
   # Recorded tokens, logits and act__<site with __ for dots> in an npz file.
-  config.reference = fields.optional(str)
+  config.reference = sections.optional(str)
   config.tolerance = 1e-3  # largest difference from it, logits
   return config

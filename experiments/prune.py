@@ -12,7 +12,7 @@ experiments/quickstart.py; every field of PruneConfig can be set, as in
 from ml_collections import config_dict
 
 from sparse_interp import configs
-from sparse_interp.training import fields
+from sparse_interp.configs import sections
 
 
 def get_config() -> config_dict.ConfigDict:
@@ -22,9 +22,9 @@ def get_config() -> config_dict.ConfigDict:
   config.run = 'prune'
   config.seed = whole.seed
   # Of a pretrain, quickstart or import_model run.
-  config.model_workdir = fields.optional(str)
+  config.model_workdir = sections.optional(str)
   config.tasks = whole.tasks
-  config.circuits_at_most = fields.optional(int)
+  config.circuits_at_most = sections.optional(int)
   config.pairs = whole.pairs
   config.prune = whole.prune
   return config

@@ -18,7 +18,7 @@ from ml_collections import config_dict
 
 from sparse_interp import configs
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.training import fields
+from sparse_interp.configs import sections
 
 SIZES = ('laptop', 'tiny')
 
@@ -40,7 +40,7 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
   config.tasks = 'all'  # or names with commas between
   # Circuits are found for so many learned tasks, in the published order; None
   # for all, as in experiments/prune.py.
-  config.circuits_at_most = fields.optional(int, 8)
+  config.circuits_at_most = sections.optional(int, 8)
 
   config.pairs = config_dict.ConfigDict()
   config.pairs.train = 768  # pairs of prompts to prune on
@@ -48,7 +48,7 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
   config.pairs.length = 80  # longest prompt, in tokens
 
   # Every field is explained where its default is, in PruneConfig.
-  config.prune = fields.section(PruneConfig)
+  config.prune = sections.section(PruneConfig)
   if size == 'tiny':
     config.data.length = 80  # prompts have to fit
     config.train.tokens = 40 * 8 * 80

@@ -26,7 +26,7 @@ from ml_collections import config_dict
 
 from sparse_interp import configs
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.training import fields
+from sparse_interp.configs import sections
 
 
 def get_config() -> config_dict.ConfigDict:
@@ -38,7 +38,7 @@ def get_config() -> config_dict.ConfigDict:
   config.targets = (0.5, 0.15, 0.05, 0.015)  # of the curves, in nats
   # What is asked of both kinds alike; in the rest they differ, or it is what is
   # compared. The model is run under mean ablation.
-  config.prune = fields.section(
+  config.prune = sections.section(
     PruneConfig,
     leave_out=('gates', 'k_coef', 'eliminate', 'ablation', 'products'),
     min_necessity=None,
@@ -51,7 +51,7 @@ def get_config() -> config_dict.ConfigDict:
     {'k_coef': 3e-3, 'init_attribution': 0.5}
   )
   # Directory of reverse.npz, a compiled program; None: the one that ships.
-  config.programs_directory = fields.optional(str)
+  config.programs_directory = sections.optional(str)
   config.program_sequences = 128  # of that program
   # Eight jobs as one call, against the same in sequence: on this model, and on
   # that program, with batches of several sizes.

@@ -7,8 +7,8 @@
 
 from ml_collections import config_dict
 
+from sparse_interp.configs import sections
 from sparse_interp.models import GPTConfig
-from sparse_interp.training import fields
 
 
 def get_config() -> config_dict.ConfigDict:
@@ -20,14 +20,14 @@ def get_config() -> config_dict.ConfigDict:
   config.data = config_dict.ConfigDict()
   config.data.corpora = (('idioms', 1.0),)  # (corpus, weight) pairs
   # Per corpus; None for all there is.
-  config.data.max_bytes = fields.optional(int, 200_000)
+  config.data.max_bytes = sections.optional(int, 200_000)
   config.data.vocab_size = 384  # of the tokenizer
   config.data.validation_fraction = 0.1  # of the documents
   config.data.batch_size = 8  # windows per step
   config.data.length = 32  # tokens per window, the model's context
 
   # Vocabulary and context are those of the data.
-  config.model = fields.section(
+  config.model = sections.section(
     GPTConfig,
     leave_out=('vocab_size', 'context_length', 'd_output', 'bigram_table'),
     n_layer=2,
@@ -37,7 +37,7 @@ def get_config() -> config_dict.ConfigDict:
     sink=True,
   )
   # A table of (vocab, vocab) logits; None: where the vocabulary is small.
-  config.model.bigram_table = fields.optional(bool)
+  config.model.bigram_table = sections.optional(bool)
 
   config.sparsity = config_dict.ConfigDict()
   config.sparsity.density = 1 / 4  # final share of nonzeros, hidden matrices
@@ -51,11 +51,11 @@ def get_config() -> config_dict.ConfigDict:
   config.sparsity.biases = 'sparse'  # or 'dense'
   # Side of blocks kept or dropped whole in the layers' matrices, 16 to 128;
   # None, the default here, for single weights.
-  config.sparsity.block = fields.optional(int)
+  config.sparsity.block = sections.optional(int)
   # How the layers multiply: 'row_sparse' skips zeros, 'auto' where that pays.
   config.sparsity.products = 'auto'
   # Weights that are zero get a gradient only every so many steps; None: always.
-  config.sparsity.regrow_every = fields.optional(int)
+  config.sparsity.regrow_every = sections.optional(int)
 
   config.optimizer = config_dict.ConfigDict()
   config.optimizer.learning_rate = 1.28e-2  # at its peak and final density

@@ -18,6 +18,7 @@ from sparse_interp.circuits import unfinished
 from sparse_interp.circuits.circuit import hash_params
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.unfinished import Unfinished
+from sparse_interp.configs import sections
 from sparse_interp.configs.fields import names_in
 from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
@@ -26,7 +27,7 @@ from sparse_interp.interop.planted_programs import PROGRAMS as PLANTED
 from sparse_interp.interop.programs import PROGRAMS, compile_published
 from sparse_interp.runs import compiled_scores, planted_scores, table
 from sparse_interp.runs import prune as prune_run
-from sparse_interp.training import fields, hosts, metrics, ranges, sharding
+from sparse_interp.training import hosts, metrics, ranges, sharding
 
 _PHASE = 'ground_truth'
 
@@ -49,7 +50,7 @@ def ground_truth(
   names = program_names(config)
   methods = check(config)
   prune = {
-    gates: fields.read(
+    gates: sections.read(
       PruneConfig, config.compiled.to_dict(), 'compiled', gates=gates
     )
     for gates in ('edges', 'nodes')
@@ -59,7 +60,7 @@ def ground_truth(
       f'planted_method must be one of {", ".join(planted_scores.METHODS)}, got '
       f'{config.planted_method!r}; choose one of these.'
     )
-  for_planted = fields.read(PruneConfig, config.planted.to_dict(), 'planted')
+  for_planted = sections.read(PruneConfig, config.planted.to_dict(), 'planted')
   if config.model_workdir:
     prune_run.check_pairs(for_planted, config.pairs, 'pairs')
   begun = time.monotonic()

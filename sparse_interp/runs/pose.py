@@ -12,12 +12,12 @@ from sparse_interp.circuits.faithfulness import evaluate_model
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.task_loss import make_pairs
-from sparse_interp.configs import fields as config_fields
+from sparse_interp.configs import fields, sections
 from sparse_interp.models import GPTConfig
 from sparse_interp.runs import table
 from sparse_interp.runs.pretrained import Model
 from sparse_interp.tasks.encoding import EncodedTask, encode_task
-from sparse_interp.training import estimate, fields, free_memory, metrics
+from sparse_interp.training import estimate, free_memory, metrics
 
 _PHASE = 'prune'
 
@@ -38,7 +38,7 @@ def task_names(config: config_dict.ConfigDict) -> list[str]:
   """Names of the tasks asked for, all of them for 'all'."""
   if config.tasks == 'all':
     return list(tasks_lib.TASKS)
-  names = config_fields.names_in(config.tasks)
+  names = fields.names_in(config.tasks)
   if not names:
     raise ValueError(
       'tasks must be all, or names with commas between, got '
@@ -83,7 +83,7 @@ def check_memory(config: config_dict.ConfigDict, model: GPTConfig) -> None:
     ValueError: see `estimate.check`.
   """
   pairs = config.pairs
-  asked = fields.read(PruneConfig, config.prune.to_dict(), 'prune')
+  asked = sections.read(PruneConfig, config.prune.to_dict(), 'prune')
   parts = estimate.of_pruning(
     model,
     len(task_names(config)),

@@ -25,6 +25,7 @@ from sparse_interp.circuits.find import find_circuit
 from sparse_interp.circuits.from_ranking import Unprunable
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.sweep import geometric_mean
+from sparse_interp.configs import sections
 from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import (
@@ -36,7 +37,7 @@ from sparse_interp.runs import (
   table,
 )
 from sparse_interp.tasks.encoding import EncodedTask
-from sparse_interp.training import fields, hosts, metrics, ranges, sharding
+from sparse_interp.training import hosts, metrics, ranges, sharding
 
 _PHASE = 'prune'
 
@@ -127,7 +128,7 @@ def check_model_workdir(config: config_dict.ConfigDict, workdir: str) -> None:
 
 def prune_config(config: config_dict.ConfigDict) -> PruneConfig:
   """The hyper-parameters of pruning as library code takes them."""
-  return fields.read(PruneConfig, config.prune.to_dict(), 'prune')
+  return sections.read(PruneConfig, config.prune.to_dict(), 'prune')
 
 
 def find_circuits(

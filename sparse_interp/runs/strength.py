@@ -38,6 +38,7 @@ from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.search import search
 from sparse_interp.circuits.task_loss import Pairs, make_pairs
 from sparse_interp.circuits.unfinished import Unfinished
+from sparse_interp.configs import sections
 from sparse_interp.files import sealed, versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import (
@@ -49,7 +50,7 @@ from sparse_interp.runs import (
   table,
   together,
 )
-from sparse_interp.training import fields, hosts, metrics, ranges, sharding
+from sparse_interp.training import hosts, metrics, ranges, sharding
 
 _PHASE = 'strength'
 
@@ -149,7 +150,7 @@ def hyperparameters(
 ) -> PruneConfig:
   """Where the search starts: the defaults for nodes or for edges."""
   values = {**config.prune.to_dict(), **config[gates].to_dict()}
-  return fields.read(
+  return sections.read(
     PruneConfig, values, 'prune', gates=gates, eliminate=eliminate
   )
 

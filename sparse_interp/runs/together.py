@@ -16,9 +16,10 @@ from sparse_interp.circuits.gated_model import GatedModel, unit_sizes
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.pruning import optimize, optimize_together
 from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.configs import sections
 from sparse_interp.interop import load, programs
 from sparse_interp.runs.compiled_circuits import gate, record
-from sparse_interp.training import fields, metrics, ranges
+from sparse_interp.training import metrics, ranges
 
 _PHASE = 'strength'
 
@@ -46,7 +47,7 @@ def time_cases(
     values = {**config.prune.to_dict(), **case.to_dict()}
     gated, data = on[values.pop('on')]
     repetitions = values.pop('repetitions')
-    asked = fields.read(PruneConfig, values, f'together.{name}')
+    asked = sections.read(PruneConfig, values, f'together.{name}')
     results[name] = time_together(gated, data, asked, repetitions)
     metrics.say(_PHASE, line(name, results[name]))
   return results
@@ -77,7 +78,7 @@ def check(config: config_dict.ConfigDict) -> None:
     ranges.check_whole(config, least)
     asked = {**config.prune.to_dict(), **case.to_dict()}
     del asked['on'], asked['repetitions']
-    fields.read(PruneConfig, asked, place)
+    sections.read(PruneConfig, asked, place)
 
 
 def time_together(

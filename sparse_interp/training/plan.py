@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import config_dict
 
+from sparse_interp.configs import sections
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.products import DENSE, Products, skipping_pays
 from sparse_interp.sparsity import rules, schedules
-from sparse_interp.training import estimate, fields, ranges
+from sparse_interp.training import estimate, ranges
 from sparse_interp.training import optimizer as optimizer_lib
 from sparse_interp.training import state as state_lib
 
@@ -182,7 +183,7 @@ def model_config(config: config_dict.ConfigDict) -> GPTConfig:
     )
   if values.get('bigram_table', True) is None:
     values['bigram_table'] = config.data.vocab_size**2 <= _LARGEST_TABLE
-  return fields.read(
+  return sections.read(
     GPTConfig,
     values,
     'model',

@@ -13,39 +13,14 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from absl import flags
 from ml_collections import config_dict
-from ml_collections.config_flags import config_flags
 
-_PARSERS = {
-  bool: flags.BooleanParser(),
-  int: flags.IntegerParser(),
-  float: flags.FloatParser(),
-  str: flags.ArgumentParser(),
-}
-
-
-class _OrNone(flags.ArgumentParser):
-  """Reads `None`, and all else as another parser does."""
-
-  def __init__(self, parser: flags.ArgumentParser):
-    self._parser = parser
-    self.syntactic_help = f'{parser.syntactic_help or "a value"}, or None'
-
-  def parse(self, argument: Any) -> Any:
-    return None if argument in (None, 'None') else self._parser.parse(argument)
-
-  def flag_type(self) -> str:
-    return f'{self._parser.flag_type()} or None'
+_PLAIN = (bool, int, float, str)
 
 
 def _type_of(kind: type) -> Any:
   """What a field of this kind holds; float fields take integers, too."""
   return float | int | None if kind is float else kind | None
-
-
-for _kind, _parser in _PARSERS.items():
-  config_flags.register_flag_parser_for_type(_type_of(_kind), _OrNone(_parser))
 
 
 def optional(kind: type, value: Any = None) -> config_dict.FieldReference:
@@ -79,9 +54,7 @@ def section(
     if field.name in leave_out:
       continue
     value = values.pop(field.name, field.default)
-    plain = [
-      one for one in typing.get_args(hints[field.name]) if one in _PARSERS
-    ]
+    plain = [one for one in typing.get_args(hints[field.name]) if one in _PLAIN]
     if _allows_none(hints[field.name]):
       value = optional(plain[0], value)
     result[field.name] = value
