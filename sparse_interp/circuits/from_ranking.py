@@ -280,10 +280,10 @@ def _refinements(
   if config.eliminate:
     # Where nothing is to spare, a greedy search soon has no way to go: it
     # also starts from a circuit that is closer to the full model.
-    near, _, larger = ranked.smallest(
+    _, _, larger = ranked.smallest(
       full_loss + _ROOM * (goal - full_loss), max(1, int(keep.sum()))
     )
-    starts = [keep, larger] if near <= _LARGEST else [keep]
+    starts = [keep, larger] if larger.sum() <= _LARGEST else [keep]
     circuits = [
       eliminate(
         model,

@@ -146,7 +146,7 @@ def parquet_rows(
         if column.null_count:
           left_out[NULL] += column.null_count
         if columns:
-          yield from _distinct(column, left_out)
+          yield from _distinct(pyarrow, column, left_out)
     except pyarrow.ArrowException as error:
       raise ValueError(
         f'data.corpora must name parquet files, got {name}: '
@@ -181,11 +181,14 @@ def _column(pyarrow, schema, field, where):
   return values
 
 
-def _distinct(column, left_out):
+def _distinct(pyarrow, column, left_out):
   """The texts of a column that is a dictionary."""
+  column.validate()
   for index in column.indices.unique().to_pylist():
     if index is None:
       continue
+    if not 0 <= index < len(column.dictionary):
+      raise pyarrow.ArrowInvalid(f'text {index} of {len(column.dictionary)}')
     try:
       text = column.dictionary[index].as_py()
     except UnicodeDecodeError:

@@ -35,6 +35,7 @@ class Archive:
 
   Attributes:
     headers: {name: shape and dtype}, which are what the members have room for.
+      What is no array in an archive is not looked at.
   """
 
   def __init__(
@@ -48,6 +49,8 @@ class Archive:
       raise self._wrong(_gist(error)) from None
     for member in self._archive.infolist():
       name = member.filename.removesuffix('.npy')
+      if name == member.filename:
+        continue
       if name in self._members:
         raise self._wrong(f'{_short(name)} twice')
       self._check(member)
@@ -75,8 +78,6 @@ class Archive:
 
   def _check(self, member):
     name = _short(member.filename)
-    if not member.filename.endswith('.npy'):
-      raise self._wrong(f'{name}, which is none')
     stored = member.compress_type == zipfile.ZIP_STORED
     if member.flag_bits & _ENCRYPTED or not (
       stored or member.compress_type == zipfile.ZIP_DEFLATED

@@ -5,6 +5,7 @@ import collections
 import gzip
 import lzma
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -79,6 +80,24 @@ def test_a_text_that_a_million_rows_share_takes_its_room_once(tmp_path):
   )
   pyarrow.parquet.write_table(pyarrow.table({'text': text}), path)
   _within(2**32, f'parquet:{path}', None, '1 document')
+
+
+def test_damaged_parquet_is_read_or_refused_in_one_line(tmp_path):
+  rng = random.Random(0)
+  table = pyarrow.table({'text': ['a' * 50, None, 'b', 'é'] * 30})
+  pyarrow.parquet.write_table(table, tmp_path / 'whole', compression='none')
+  whole = (tmp_path / 'whole').read_bytes()
+  path = tmp_path / 'a.parquet'
+  for _ in range(500):
+    content = bytearray(whole)
+    # Texts and their numbers come first.
+    content[rng.randrange(300)] = rng.randrange(256)
+    path.write_bytes(content)
+    try:
+      corpora.read_corpus(f'parquet:{path}', 0)
+    except ValueError as error:
+      assert str(error).startswith('data.')  # noqa: PT017
+      assert '\n' not in str(error)  # noqa: PT017
 
 
 def test_null_is_left_out_of_json_lines_and_counted(tmp_path):

@@ -89,7 +89,8 @@ def test_members_are_there_once_and_are_arrays(tmp_path):
   with pytest.warns(UserWarning, match='Duplicate'):
     _archive(path, *[('x.npy', array.getvalue())] * 2)
   _refused(path, 'x twice')
-  _refused(_archive(path, ('x', array.getvalue())), 'x, which is none')
+  _archive(path, ('x.npy', array.getvalue()), ('notes.txt', b'notes'))
+  assert [*npz.read(path, 'again')] == ['x']
   _archive(path, ('x.npy', array.getvalue()), compression=zipfile.ZIP_LZMA)
   _refused(path, 'compressed in another way')
   np.save(path.open('wb'), np.ones(3))
