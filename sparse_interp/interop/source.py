@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import Any
 
+from sparse_interp.files import json_text
 from sparse_interp.interop import (
   gpt2,
   gpt_neox,
