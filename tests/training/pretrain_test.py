@@ -16,7 +16,13 @@ from sparse_interp.files import interrupts, model_files
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPTConfig
 from sparse_interp.sparsity import statistics
-from sparse_interp.training import checkpoints, pretrain, sharding
+from sparse_interp.training import (
+  checkpoints,
+  inputs,
+  metrics,
+  pretrain,
+  sharding,
+)
 from sparse_interp.training import state as state_lib
 from tests.training.results import assert_same_result, rows, wait_for
 
