@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -80,7 +81,9 @@ class Measure:
     for name in self._targets:
       # Where all are kept, a weight may be zero by chance, and is not dropped.
       chosen = asked[name] < tensors[name].size
-      if chosen and found[name] + vacant[name] != asked[name]:
+      wrong = chosen and found[name] + vacant[name] != asked[name]
+      # What is not finite is another fault, and named as such.
+      if wrong and bool(jnp.isfinite(tensors[name]).all()):
         raise ValueError(
           f'{name} must have exactly {asked[name]} nonzero weights after step '
           f'{step}, got {found[name]} (and {vacant[name]} kept ones that are '

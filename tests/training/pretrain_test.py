@@ -19,6 +19,7 @@ from sparse_interp.sparsity import statistics
 from sparse_interp.training import (
   checkpoints,
   inputs,
+  measure,
   metrics,
   pretrain,
   sharding,
@@ -244,6 +245,8 @@ def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(
     return step
 
   monkeypatch.setattr(state_lib, 'make_train_step', make_step)
+  # This step changes no weights, and so keeps too many.
+  monkeypatch.setattr(measure.Measure, '_check', lambda *_: None)
   config.data.validation_fraction = 0.0
   with pytest.raises(ValueError) as error:
     pretrain.pretrain(config, str(tmp_path))
@@ -311,8 +314,6 @@ def test_a_state_that_is_not_finite_leaves_the_last_good_checkpoint(
     return broken
 
   monkeypatch.setattr(state_lib, 'make_train_step', make_broken_step)
-  config.data.validation_fraction = 0.0
-  (workdir / 'config.json').unlink()
   with pytest.raises(ValueError) as error:
     pretrain.pretrain(config, str(workdir))
   assert 'must be finite' in str(error.value)

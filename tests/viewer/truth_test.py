@@ -358,5 +358,5 @@ def test_an_edited_file_that_carries_its_hash_is_refused(run):
   sealed.write_json(path, json.loads(path.read_text()))
   _page(run)
   path.write_text(path.read_text().replace('0.1432', '0.0432'))
-  with pytest.raises(ValueError, match=r'circuit\.json must be as it was'):
+  with pytest.raises(ValueError, match=r'circuit\.json must be whole JSON as'):
     _page(run)
