@@ -1,6 +1,5 @@
 """Limits on memory are found, whoever sets them."""
 
-import resource
 import subprocess
 import sys
 
@@ -8,18 +7,17 @@ import pytest
 
 from sparse_interp.training import free_memory
 
-_NOW = (
-  'from sparse_interp.training import free_memory as f\nprint(f.of_machine())'
-)
+_LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
+from sparse_interp.training import free_memory
+print(free_memory.of_machine())
+"""
 
 
 def test_a_limit_on_address_space_is_what_is_left_of_it():
-  def limit():
-    resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
-
   found = subprocess.run(
-    [sys.executable, '-c', _NOW],
-    preexec_fn=limit,
+    [sys.executable, '-c', _LIMITED],
     stdout=subprocess.PIPE,
     text=True,
     check=True,
