@@ -136,12 +136,6 @@ def _check_files(config):
       f'reference must be an npz file, got {config.reference}, where there is '
       'none; correct the path.'
     )
-  if config.tokenizer and not pathlib.Path(config.tokenizer).exists():
-    raise ValueError(
-      'tokenizer must be a directory with vocab.bpe and encoder.json or with '
-      f'tokenizer.json, got {config.tokenizer}, where there is none; correct '
-      'the path.'
-    )
   imported_text.check_text(config.text)
 
 

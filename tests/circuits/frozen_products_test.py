@@ -37,6 +37,7 @@ def test_every_matrix_has_its_weights_in_the_frozen_kernel(known):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['nodes', 'edges'])
 @pytest.mark.parametrize('removed', ['mean', 'counterfactual'])
 def test_answers_and_slopes_of_gates_are_those_of_dense_products(

@@ -121,6 +121,7 @@ def test_steps_that_are_kept_are_not_made_again(search, tmp_path, monkeypatch):
   assert len(made) == 5
 
 
+@pytest.mark.slow
 def test_damage_costs_time_and_nothing_else(search, content, tmp_path):
   right = content(search(tmp_path / 'way'))
   rng = random.Random(0)

@@ -35,6 +35,7 @@ def compare(found, wanted, tolerance=2e-5):
   )
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
   batch=st.integers(1, 3),

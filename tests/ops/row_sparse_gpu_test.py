@@ -18,7 +18,10 @@ def small_blocks(monkeypatch):
 
 
 @pytest.mark.usefixtures('small_blocks')
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(
+  'kind',
+  ['random', *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS[1:])],
+)
 def test_interpreted_kernel_and_gradients_are_those_of_the_matrix(kind):
   # 13 inputs in stages of 5, 7 outputs in blocks of 4, 11 tokens in blocks of
   # 8. Memory starts as NaN: what is not written shows.
@@ -26,6 +29,7 @@ def test_interpreted_kernel_and_gradients_are_those_of_the_matrix(kind):
   check(x, make(kind, 13, 7), 'interpret')
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('small_blocks')
 def test_interpreted_kernel_has_wide_sums():
   x = np.random.default_rng(3).standard_normal((9, 23), np.float32)

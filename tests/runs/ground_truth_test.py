@@ -1,7 +1,6 @@
 import dataclasses
 import functools
 import json
-import pathlib
 
 import jax
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from experiments import ground_truth as experiment
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.interop import load, path_weights
-from sparse_interp.interop.programs import PROGRAMS
+from sparse_interp.interop.programs import PROGRAMS, SHIPPED
 from sparse_interp.runs import compiled_circuits, compiled_scores, ground_truth
 
 CONFIG = experiment.get_config()
@@ -18,7 +17,7 @@ CONFIG = experiment.get_config()
 
 @functools.cache
 def program(name):
-  return load(pathlib.Path(CONFIG.programs_directory) / f'{name}.npz')
+  return load(SHIPPED / f'{name}.npz')
 
 
 def configs(**fields):

@@ -117,6 +117,7 @@ def test_vocabulary_and_merges_are_found_and_the_rule_is_said(
   assert sorted(p.name for p in tmp_path.iterdir() if p.name[0] == '.') == []
 
 
+@pytest.mark.slow
 def test_the_files_of_a_released_model_cut_as_published(tmp_path):
   split = tokenizers.pre_tokenizers.Sequence(
     [

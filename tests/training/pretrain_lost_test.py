@@ -27,6 +27,7 @@ def resumed(config, undisturbed, workdir, *missing):
   return pretrain.pretrain(config, str(workdir))
 
 
+@pytest.mark.slow
 def test_what_is_missing_of_a_finished_run_is_made_again(
   config, undisturbed, tmp_path
 ):
