@@ -90,7 +90,10 @@ def test_an_installation_runs_configurations_from_anywhere(how, tmp_path):
   shutil.copytree(
     ROOT,
     source,
-    ignore=shutil.ignore_patterns('.git', 'runs', '__pycache__', 'build'),
+    ignore=lambda directory, names: {
+      *shutil.ignore_patterns('.git', '__pycache__', 'build')(directory, names),
+      *(['runs'] if directory == str(ROOT) else []),
+    },
   )
   environment = tmp_path / 'environment'
   subprocess.run([sys.executable, '-m', 'venv', environment], check=True)
