@@ -28,7 +28,7 @@ from sparse_interp.viewer.report import write_report
 FLIPS = 200
 
 pytestmark = [
-  pytest.mark.slow,
+  pytest.mark.stress,
   # orbax abandons what it was reading.
   pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning'),
 ]
