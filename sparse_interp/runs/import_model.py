@@ -136,12 +136,8 @@ def _check_files(config):
       f'reference must be an npz file, got {config.reference}, where there is '
       'none; correct the path.'
     )
-  named = config.tokenizer
-  if named and not remote.is_remote(named) and not pathlib.Path(named).exists():
-    raise ValueError(
-      'tokenizer must name files that are there, got nothing at '
-      f'{named[:200]}; correct the path.'
-    )
+  if config.tokenizer and not remote.is_remote(config.tokenizer):
+    imported_text.check_tokenizer(config.tokenizer)
   imported_text.check_text(config.text)
 
 

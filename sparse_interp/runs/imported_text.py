@@ -21,6 +21,20 @@ _TEXT_BYTES = 4_000_000  # more than hold that many tokens
 _CORPORA = ('stdlib', 'idioms', 'files:', 'jsonl:', 'parquet:')
 
 
+def check_tokenizer(named: str) -> None:
+  """Checks that a tokenizer that is named is there; says what may be named."""
+  if named != NO_TOKENIZER and not pathlib.Path(named).exists():
+    raise _no_tokenizer(named)
+
+
+def _no_tokenizer(named):
+  return ValueError(
+    'tokenizer must be a directory with tokenizer.json, with vocab.json and '
+    'merges.txt, or with encoder.json and vocab.bpe, or such a file, got '
+    f'{named}; correct the path.'
+  )
+
+
 def find_tokenizer(
   named: str | None, directory: pathlib.Path, model: GPTConfig, kind: str
 ) -> OwnTokenizer | None:
@@ -41,11 +55,7 @@ def find_tokenizer(
   if named != NO_TOKENIZER:
     own = own_tokenizer.find(named or directory, directory, kind)
   if own is None and named not in (None, NO_TOKENIZER):
-    raise ValueError(
-      'tokenizer must be a directory with tokenizer.json, with vocab.json and '
-      'merges.txt, or with encoder.json and vocab.bpe, or such a file, got '
-      f'{named}; correct the path.'
-    )
+    raise _no_tokenizer(named)
   if own is None:
     metrics.say(
       _PHASE,
