@@ -29,6 +29,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from sparse_interp.ops import native_code
+
 # Places in XLA's C structures, in words of 8 bytes; from xla/ffi/api/c_api.h,
 # where fields are only ever added at the end.
 _FRAME_WORDS, _EXTENSION, _API, _CONTEXT, _STAGE = 22, 1, 2, 3, 4
@@ -39,7 +41,9 @@ _BUFFER_WORDS, _DATA, _RANK, _SIZES = 6, 3, 4, 5
 _ASKS_FOR_VERSION, _EXECUTES = 1, 3
 
 # The state of a call: an extra result, which lives until the call has ended.
-_NEXT, _LEFT, _PARTS, _END, _PROMISE = range(5)
+# Its first word tells it from a frame, which begins with its size.
+_MARK, _NEXT, _LEFT, _PARTS, _END, _PROMISE = range(6)
+_IS_STATE = -1
 _ARGUMENTS = 8
 _BUFFERS = 16
 _WORDS_OF_BUFFER = 3
@@ -81,6 +85,24 @@ def _call(typing_context, function, argument):
     return builder.call(builder.inttoptr(arguments[0], function), arguments[1:])
 
   return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def _own_address(typing_context):
+  """Where C finds the function that this is called in."""
+  del typing_context
+
+  def generate(context, builder, signature, arguments):
+    del context, signature, arguments
+    word = ir.IntType(64)
+    function = cgutils.get_or_insert_function(
+      builder.module,
+      ir.FunctionType(word, [word]),
+      native_code.name_in_c(builder.function.name),
+    )
+    return builder.ptrtoint(function, word)
+
+  return types.int64(), generate
 
 
 @intrinsic
@@ -165,6 +187,7 @@ def _begin(frame, task):
   a[0], a[1], a[2] = 24, 0, 0
   _call(api[_MAKE_FUTURE], arguments)
   f[_FUTURE] = a[2]
+  s[_MARK] = _IS_STATE
   s[_NEXT], s[_LEFT], s[_PARTS] = 0, parts, parts
   s[_END], s[_PROMISE] = api[_END_FUTURE], a[2]
   a[0], a[1], a[2], a[3], a[4] = 40, 0, f[_CONTEXT], task, state
@@ -199,32 +222,37 @@ def _end(state):
 
 
 @functools.cache
-@typing.no_type_check
-def _register(work: Any) -> tuple[str, Any, Any]:
-  """Compiles a kernel, in seconds, and makes it known to XLA."""
-
-  @numba.cfunc('void(int64)')
-  def task(state):
-    part = _fetch_and_add(state + 8 * _NEXT, 1)
-    work(state, part, _words(state, _STATE_WORDS)[_PARTS])
-    _end(state)
-
-  task_address = task.address
-
-  @numba.cfunc('int64(int64)')
-  def handler(frame):
-    if _is_run(frame):
-      _call(task_address, _begin(frame, task_address))
-    return 0
-
+def _register(work: Any) -> tuple[str, native_code.Loaded]:
+  """Makes a kernel known to XLA; compiled if no other process has done so."""
+  code = native_code.load(
+    work.__name__, inspect.unwrap(work.py_func), _entry(work)
+  )
   name = f'sparse_interp.{work.__name__}'
   jax.ffi.register_ffi_target(
-    name,
-    jax.ffi.pycapsule(ctypes.c_void_p(handler.address)),
-    platform='cpu',
+    name, jax.ffi.pycapsule(ctypes.c_void_p(code.address)), platform='cpu'
   )
-  # Both must outlive every program that calls them.
-  return name, task, handler
+  return name, code  # which must outlive every program that calls it
+
+
+@typing.no_type_check
+def _entry(work):
+  """What XLA calls with a frame, and its threads with the state of a call.
+
+  One function, since machine code that is kept from run to run can hold no
+  address but its own.
+  """
+
+  def entry(argument):
+    if _words(argument, 1)[0] == _IS_STATE:
+      part = _fetch_and_add(argument + 8 * _NEXT, 1)
+      work(argument, part, _words(argument, _STATE_WORDS)[_PARTS])
+      _end(argument)
+    elif _is_run(argument):
+      address = _own_address()
+      _call(address, _begin(argument, address))
+    return 0
+
+  return entry
 
 
 def call(

@@ -1,0 +1,125 @@
+"""Machine code of the CPU kernels, kept from run to run.
+
+Numba takes seconds for each kernel, XLA asks for several before the first step,
+and every process would compile them anew. Numba's own cache would keep a kernel
+after a function that it calls has changed; here any change to the directory of
+the kernels, to the compiler or to the machine makes another name.
+"""
+
+import contextlib
+import hashlib
+import inspect
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import llvmlite
+import numba
+from numba.core import codegen
+
+_HASH_BYTES = 32  # in front of what is kept
+
+
+class Loaded(NamedTuple):
+  """Machine code that is in memory as long as this is.
+
+  Attributes:
+    address: of the function.
+    owner: of the memory.
+  """
+
+  address: int
+  owner: Any
+
+
+def load(
+  name: str, source: Callable[..., Any], entry: Callable[[int], int]
+) -> Loaded:
+  """Compiles a function, in seconds, or takes what an earlier process compiled.
+
+  Args:
+    name: of the kernel, for the name of the file.
+    source: function whose file counts as source, beside those of this
+      directory.
+    entry: from one address to one word, of which Numba knows how to compile it.
+  """
+  # An engine of its own: names inside one kernel may be those of another.
+  engine = codegen.JITCPUCodegen(name)
+  key = _key(name, source, engine.magic_tuple())
+  path = _directory() / f'{name}-{key}'
+  # No two functions of a process have one name, wherever they were compiled.
+  entry.__name__ = entry.__qualname__ = f'kernel_{key}'
+  kept = _read(path)
+  if kept is None:
+    kept = _compile(entry)
+    _write(path, kept)
+  symbol, *code = kept
+  library = engine.unserialize_library((name, 'object', code))
+  return Loaded(
+    library.get_pointer_to_function(symbol.decode()), (engine, library)
+  )
+
+
+def name_in_c(name: str) -> str:
+  """Of the function for C that Numba makes of one that it calls `name`."""
+  return f'cfunc.{name}'
+
+
+def _key(name, source, machine):
+  digest = hashlib.sha256()
+  here = pathlib.Path(__file__).parent
+  for path in [*sorted(here.glob('*.py')), inspect.getsourcefile(source)]:
+    digest.update(hashlib.sha256(pathlib.Path(path).read_bytes()).digest())
+  settings = sorted(
+    item for item in os.environ.items() if item[0].startswith('NUMBA_')
+  )
+  versions = numba.__version__, llvmlite.__version__
+  digest.update(repr((name, machine, versions, settings)).encode())
+  return digest.hexdigest()[:32]
+
+
+def _directory() -> pathlib.Path:
+  """Where JAX keeps what it compiles, if it does so on this machine."""
+  compiled = jax.config.jax_compilation_cache_dir
+  if compiled and '://' not in compiled:
+    return pathlib.Path(compiled).expanduser() / 'sparse_interp'
+  home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  return pathlib.Path(home).expanduser() / 'sparse_interp'
+
+
+def _compile(entry) -> list[bytes]:
+  """[symbol, object code, bitcode]"""
+  compiled = numba.cfunc('int64(int64)')(entry)
+  _, _, (code, bitcode) = compiled._library.serialize_using_object_code()
+  return [compiled.native_name.encode(), code, bitcode]
+
+
+def _write(path: pathlib.Path, parts: list[bytes]) -> None:
+  """Keeps it with its hash; where nothing can be written, nothing is kept."""
+  content = b''.join(len(part).to_bytes(8, 'little') + part for part in parts)
+  with contextlib.suppress(OSError):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as beside:
+      part = pathlib.Path(beside) / path.name
+      part.write_bytes(hashlib.sha256(content).digest() + content)
+      part.replace(path)
+
+
+def _read(path: pathlib.Path) -> list[bytes] | None:
+  """What was kept; None if it is not there, or not as it was written."""
+  try:
+    content = path.read_bytes()
+  except OSError:
+    return None
+  digest, content = content[:_HASH_BYTES], content[_HASH_BYTES:]
+  if hashlib.sha256(content).digest() != digest:
+    return None
+  parts = []
+  while content:
+    end = 8 + int.from_bytes(content[:8], 'little')
+    parts.append(content[8:end])
+    content = content[end:]
+  return parts

@@ -1,0 +1,156 @@
+"""Machine code that is kept: taken again only where it would be the same."""
+
+import ctypes
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from sparse_interp.ops import native, native_code
+
+
+@native.machine_code
+def _twice(word):
+  return 2 * word
+
+
+def work(word):
+  return _twice(word) + 1
+
+
+def entry_of(added):
+  """A function with a constant of its own, like that of another kernel."""
+
+  def entry(word):
+    return _twice(word) + added
+
+  return entry
+
+
+def run(loaded, word):
+  function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+  return function(loaded.address)(word)
+
+
+@pytest.fixture
+def directory(tmp_path, monkeypatch):
+  """Where code is kept, empty at first."""
+  monkeypatch.setattr(native_code, '_directory', lambda: tmp_path / 'kept')
+  return tmp_path / 'kept'
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+  """Names of what had to be compiled."""
+  compile_, names = native_code._compile, []
+
+  def noting(entry):
+    names.append(entry.__name__)
+    return compile_(entry)
+
+  monkeypatch.setattr(native_code, '_compile', noting)
+  return names
+
+
+def test_it_is_compiled_once(directory, compiled):
+  for _ in range(2):
+    loaded = native_code.load('k', work, entry_of(1))
+    assert run(loaded, 20) == 41
+  assert len(compiled) == 1
+  assert [p.name[:2] for p in directory.iterdir()] == ['k-']
+
+
+def test_kernels_of_one_process_are_kept_apart(directory):
+  loaded = [native_code.load(f'k{i}', work, entry_of(i)) for i in range(3)]
+  again = [native_code.load(f'k{i}', work, entry_of(99)) for i in range(3)]
+  for one in (loaded, again):  # those of the kept files, not of 99
+    assert [run(function, 5) for function in one] == [10, 11, 12]
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    lambda content: content[:-1],
+    lambda content: b'',
+    lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
+  ],
+)
+def test_what_is_damaged_is_compiled_anew(directory, compiled, damage):
+  native_code.load('k', work, entry_of(1))
+  (path,) = directory.iterdir()
+  whole = path.read_bytes()
+  path.write_bytes(damage(whole))
+  assert run(native_code.load('k', work, entry_of(1)), 3) == 7
+  assert len(compiled) == 2
+  native_code.load('k', work, entry_of(1))
+  assert len(compiled) == 2
+
+
+def test_another_source_machine_or_compiler_is_another_key(
+  tmp_path, monkeypatch
+):
+  keys = {native_code._key('k', work, ('x86', 'zen'))}
+  keys.add(native_code._key('k', work, ('x86', 'skylake')))
+  keys.add(native_code._key('l', work, ('x86', 'zen')))
+  monkeypatch.setattr(native_code.numba, '__version__', '0.0')
+  keys.add(native_code._key('k', work, ('x86', 'zen')))
+  monkeypatch.setenv('NUMBA_OPT', '1')
+  keys.add(native_code._key('k', work, ('x86', 'zen')))
+  beside = tmp_path / 'ops'
+  beside.mkdir()
+  monkeypatch.setattr(native_code, '__file__', str(beside / 'native_code.py'))
+  for text in ('LANES = 8', 'LANES = 4'):
+    (beside / 'native_vectors.py').write_text(text)
+    keys.add(native_code._key('k', work, ('x86', 'zen')))
+  assert len(keys) == 7
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='needs links')
+def test_a_place_that_cannot_be_written_costs_only_time(
+  tmp_path, monkeypatch, compiled
+):
+  (tmp_path / 'file').touch()
+  monkeypatch.setattr(
+    native_code, '_directory', lambda: tmp_path / 'file' / 'kept'
+  )
+  for _ in range(2):
+    assert run(native_code.load('k', work, entry_of(1)), 0) == 1
+  assert len(compiled) == 2
+
+
+_SCRIPT = """
+import json, sys
+import jax, jax.numpy as jnp, numpy as np
+from sparse_interp.ops import native_code, topk_cpu
+compile_, names = native_code._compile, []
+def noting(entry):
+  names.append(entry.__name__)
+  return compile_(entry)
+native_code._compile = noting
+x = jnp.asarray(np.random.default_rng(0).standard_normal((5, 40)), jnp.float32)
+y = jax.jit(lambda x: topk_cpu.abs_topk_rows(x, 7))(x)
+print(json.dumps([np.count_nonzero(y, axis=1).tolist(), len(names)]))
+"""
+
+
+def test_another_process_takes_the_kernel_and_xla_the_program(tmp_path):
+  """Programs that JAX keeps must not hold an address of an ended process."""
+  root = pathlib.Path(__file__).parents[2]
+  environment = os.environ | {
+    'JAX_COMPILATION_CACHE_DIR': str(tmp_path),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'PYTHONPATH': str(root),
+  }
+  for expected in (1, 0):
+    process = subprocess.run(
+      [sys.executable, '-c', _SCRIPT],
+      env=environment,
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+    assert json.loads(process.stdout) == [[7] * 5, expected]
+  assert any((tmp_path / 'sparse_interp').iterdir())
