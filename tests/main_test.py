@@ -207,6 +207,7 @@ def trained(tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_workdir_of_another_configuration_is_refused(capfd, trained):
   before = content(trained)
   config = short()
@@ -223,6 +224,7 @@ def test_workdir_of_another_configuration_is_refused(capfd, trained):
   assert content(trained) == before
 
 
+@pytest.mark.slow
 def test_truncated_checkpoint_is_named(capfd, trained, tmp_path):
   workdir = tmp_path / 'workdir'
   shutil.copytree(trained, workdir)
@@ -239,6 +241,7 @@ def test_truncated_checkpoint_is_named(capfd, trained, tmp_path):
   assert content(workdir) == before
 
 
+@pytest.mark.slow
 def test_model_of_a_truncated_checkpoint_is_not_pruned(
   capfd, trained, tmp_path
 ):

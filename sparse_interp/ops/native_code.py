@@ -19,6 +19,8 @@ import jax
 import llvmlite
 import numba
 from numba.core import codegen
+from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 
 _HASH_BYTES = 32  # in front of what is kept
 
@@ -46,6 +48,8 @@ def load(
       directory.
     entry: from one address to one word, of which Numba knows how to compile it.
   """
+  # What kernels call to get memory; else only a compilation sets it up.
+  rtsys.initialize(cpu_target.target_context)
   # An engine of its own: names inside one kernel may be those of another.
   engine = codegen.JITCPUCodegen(name)
   key = _key(name, source, engine.magic_tuple())

@@ -90,6 +90,7 @@ def test_the_known_circuit_ranks_first(known, posed, gates, method):
   assert found == keys
 
 
+@pytest.mark.slow
 def test_the_last_few_sequences_count_as_much_as_the_others(posed):
   model, data = posed
   sizes = sizes_of(model, 'edges')

@@ -11,6 +11,7 @@ from sparse_interp.models import GPT
 from sparse_interp.models.sites import node_sites
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('ablation', ABLATIONS)
 def test_activations_are_of_the_call_that_gave_the_probabilities(
   known, ablation

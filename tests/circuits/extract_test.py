@@ -151,18 +151,10 @@ def _draw(model, sizes, share, rng):
   return parts.settle(model, selection.flatten(masks, sizes), sizes)
 
 
-# Every case compiles three models for each ablation; all but one are slow.
-_QUICK = ('rotary, sink, parallel, narrow stream',)
-
-
+# Every case compiles three models for each ablation.
+@pytest.mark.slow
 @pytest.mark.parametrize('gates', ['nodes', 'edges'])
-@pytest.mark.parametrize(
-  'name',
-  [
-    name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow)
-    for name in _CASES
-  ],
-)
+@pytest.mark.parametrize('name', _CASES)
 def test_gated_small_and_edited_model_give_the_same_logits(name, gates):
   config, params, means, tokens, rng = _case(name)
   batch = Recorded(
@@ -236,6 +228,7 @@ def test_values_of_other_prompts_cannot_become_parameters():
     edit_model(model, {})
 
 
+@pytest.mark.slow
 def test_gates_of_the_small_model_remove_further_nodes_at_one_position():
   config, params, means, tokens, rng = _model({'sink': True})
   sites = node_sites(config)
@@ -259,6 +252,7 @@ def test_gates_of_the_small_model_remove_further_nodes_at_one_position():
   np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_small_model_does_not_see_what_follows_the_length():
   config, params, means, tokens, rng = _model({'causal': False})
   nodes = {

@@ -183,6 +183,7 @@ def test_of_circuits_that_hold_on_unseen_pairs_the_smallest_is_taken(
   np.testing.assert_array_equal(found.keep, circuits[kept])
 
 
+@pytest.mark.slow
 def test_a_target_on_kl_is_met_in_kl(known):
   config = dataclasses.replace(
     _CONFIG, target_on='kl', kl_weight=1.0, target_loss=0.05, margin=0.01
@@ -328,6 +329,7 @@ def test_tied_edges_are_refused():
     PruneConfig(tie_qk=True, gates='edges')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('in_turn', [False, True])
 def test_jobs_together_end_as_they_do_one_by_one(known, monkeypatch, in_turn):
   monkeypatch.setattr(pruning, '_LARGE', 0 if in_turn else 2**40)

@@ -80,6 +80,7 @@ def test_a_product_with_gated_edges_is_that_of_the_formula(number, sink):
   assert np.abs(untouched - _run(model, {matrix.name: gate}, tokens)[0]).max()
 
 
+@pytest.mark.slow
 def test_edges_are_the_nonzero_weights_and_ones_change_nothing():
   model, tokens, _ = _random_model()
   for matrix in edge_matrices(model.config):
@@ -121,6 +122,7 @@ def test_without_its_outgoing_edges_a_node_is_removed(seed, site):
   )
 
 
+@pytest.mark.slow
 def test_a_node_goes_with_its_last_incoming_edge():
   model, _, rng = _random_model()
   units = {

@@ -146,6 +146,7 @@ def small(request):
   return gated_model.make(config, params, values)
 
 
+@pytest.mark.slow
 @hypothesis.given(st.integers(0, 10**6), st.floats(0.05, 0.95))
 @hypothesis.settings(max_examples=60)
 def test_live_edges_are_those_that_a_plain_path_search_finds(
@@ -211,7 +212,14 @@ def linear(request):
   return config, params, pairs
 
 
-@pytest.mark.parametrize('ablation', ['zero', 'counterfactual', 'resample'])
+@pytest.mark.parametrize(
+  'ablation',
+  [
+    'zero',
+    pytest.param('counterfactual', marks=pytest.mark.slow),
+    pytest.param('resample', marks=pytest.mark.slow),
+  ],
+)
 @hypothesis.given(st.integers(0, 10**6), st.floats(0.05, 0.6))
 @hypothesis.settings(max_examples=20, deadline=None)
 def test_what_leads_nowhere_changes_no_answer(linear, ablation, seed, share):

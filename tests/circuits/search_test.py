@@ -123,6 +123,7 @@ def test_every_trial_is_on_disk(found):
     np.testing.assert_array_equal(units, np.arange(units.size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('moment', [('optimise', 4), ('search', 1)])
 def test_a_killed_search_ends_like_one_that_was_not(
   model, train, found, tmp_path, moment

@@ -135,6 +135,7 @@ def test_damage_costs_time_and_nothing_else(search, content, tmp_path):
     assert content(search(tmp_path / 'way')) == right
 
 
+@pytest.mark.slow
 def test_what_another_search_knows_is_not_used(
   search, content, tmp_path, monkeypatch
 ):
@@ -173,6 +174,7 @@ def test_an_answer_is_recalled_as_it_was(tmp_path):
     assert again.recall(str(i), lambda: pytest.fail('asked again')) == value
 
 
+@pytest.mark.slow
 def test_an_elimination_says_how_long_it_still_takes(known):
   shown = []
   sizes = {key: index.shape[1] for key, index in known.model.edges.items()}

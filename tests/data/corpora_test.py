@@ -69,6 +69,7 @@ def test_stdlib_leaves_out_installed_packages_and_other_encodings(
   assert set(corpora.read_corpus('stdlib', 0)) == {'a = 1', 'b = 1'}
 
 
+@pytest.mark.slow
 def test_stdlib_sample_within_a_limit_spans_the_library():
   documents = corpora.read_corpus('stdlib', 0, 1_000_000)
   assert 700_000 < _size(documents) <= 1_000_000
@@ -161,6 +162,7 @@ def test_local_corpora_open_no_socket(tmp_path, monkeypatch):
     assert corpora.read_corpus(spec, 0, 100_000)
 
 
+@pytest.mark.slow
 @hypothesis.given(
   st.lists(st.text(min_size=8, max_size=12), min_size=50, unique=True),
   st.lists(st.text(max_size=12)),

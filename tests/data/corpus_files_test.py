@@ -73,6 +73,7 @@ def test_columns_that_hold_no_text_are_refused_with_what_they_hold(tmp_path):
   _refused(f'parquet:{path}', "one field 'text', got 2")
 
 
+@pytest.mark.slow
 def test_a_text_that_a_million_rows_share_takes_its_room_once(tmp_path):
   path = tmp_path / 'a.parquet'
   text = pyarrow.DictionaryArray.from_arrays(

@@ -77,6 +77,7 @@ def test_a_loop_saves_first_and_says_so_itself(name):
   assert end_of(process) == (0, [f'saved after {name}'])
 
 
+@pytest.mark.slow
 def test_saving_may_take_longer_than_noticing():
   process = start(_LOOP, '0.05', '3')
   process.send_signal(signal.SIGTERM)

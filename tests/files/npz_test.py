@@ -97,6 +97,7 @@ def test_members_are_there_once_and_are_arrays(tmp_path):
   _refused(path, 'not a zip file')
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_it_goes_off(tmp_path):
   path = tmp_path / 'bomb.npz'
   with (

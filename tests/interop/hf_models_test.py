@@ -166,6 +166,7 @@ def _neox_fields(layers, width, heads, neurons, vocab):
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [*_SIZES, *_PYTHIA])
 def test_published_sizes_have_their_numbers_of_parameters(tmp_path, name):
   *size, count = (_SIZES | _PYTHIA)[name]

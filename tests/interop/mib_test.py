@@ -32,6 +32,7 @@ def _names(n_layer, n_head, parallel):
   return edges + [f'{source}->logits' for source in stream]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('parallel', [False, True])
 def test_edges_are_those_of_the_published_graph(importances, parallel):
   one = dataclasses.replace(importances, parallel=parallel)

@@ -62,6 +62,7 @@ def _measure(code, directory):
   return json.loads(subprocess.check_output(command, text=True))
 
 
+@pytest.mark.slow
 def test_loading_takes_little_more_memory_than_the_file(tmp_path):
   config = GPTConfig(n_layer=4, d_model=1024, context_length=64)
   size = _save_random(tmp_path, config)

@@ -150,6 +150,7 @@ OWN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', OWN)
 def test_models_of_ours_come_back_exactly(tmp_path, name):
   config = GPTConfig(

@@ -107,6 +107,7 @@ def test_old_tokens_have_the_old_logits(fields):
     assert not np.any(activations[site][..., nodes])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'fields',
   [*CONFIGS, {'activation_sites': ('mlp_neuron', 'attn_q'), 'n_layer': 3}],
@@ -163,6 +164,7 @@ def test_every_planted_edge_is_necessary(program):
       assert loss > 0.3, (name, row, column)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('program', PROGRAMS)
 def test_planted_nodes_suffice_and_nothing_else_does(program):
   planted = planted_in(program)

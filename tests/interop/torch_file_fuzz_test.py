@@ -123,6 +123,7 @@ def _fuzz(tmp_path, count, seed):
   assert after - before < 300_000  # kB
 
 
+@pytest.mark.slow
 def test_damaged_models_are_read_or_refused(tmp_path):
   _fuzz(tmp_path, 200, 0)
 

@@ -33,6 +33,7 @@ def _long(number):
   return b'\x8a\x0b' + number.to_bytes(11, 'little', signed=True)
 
 
+@pytest.mark.slow
 def test_keys_whose_hashes_collide_are_refused(tmp_path):
   keys = b''.join(_long(i * _PRIME) + b'N' for i in range(30_000))
   path = _archive(tmp_path / 'a.pt', b'\x80\x02}(' + keys + b'u.')

@@ -66,6 +66,7 @@ def test_the_truth_is_what_the_weights_read_but_for_constants(name):
   assert component_edges(program) == program.edges | constants
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PROGRAMS)
 def test_an_edge_is_what_no_constant_can_replace(name):
   program = program_of(name)
@@ -181,6 +182,7 @@ def test_weights_on_no_path_do_not_matter():
   assert_same_outputs(program, inputs, np.asarray(outputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('seed', range(4))
 def test_weights_on_a_path_are_those_with_a_gradient(seed):
   rng = np.random.default_rng(seed)

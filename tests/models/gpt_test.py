@@ -271,6 +271,7 @@ def test_a_wrong_field_is_refused_in_one_line_that_names_it(field, value):
   assert str(value) in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tied', [False, True])
 def test_all_tokens_are_multiplied_as_one_matrix(tied):
   model = GPT(dataclasses.replace(SMALL, tied_unembed=tied))

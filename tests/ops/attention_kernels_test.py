@@ -117,6 +117,7 @@ def test_a_batch_of_batches_with_shared_operands():
   compare(several('cpu'), several('reference'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'spec', [PartitionSpec('x'), PartitionSpec(None, None, 'x')]
 )

@@ -24,6 +24,7 @@ def expected(q, k, v, seen, sink):
   return jnp.einsum('bhqk,bkhd->bqhd', weights / total, v)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('impl', ['reference', 'cpu'])
 @pytest.mark.parametrize('causal', [True, False])
 @pytest.mark.parametrize('lengths', [None, (200, 90)])

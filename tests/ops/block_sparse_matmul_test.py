@@ -80,7 +80,11 @@ def assert_right(implementation, layout, dtype, size=None):
   assert not np.any(rest)
 
 
-@pytest.mark.parametrize('dtype', [F32, BF16], ids=['f32', 'bf16'])
+@pytest.mark.parametrize(
+  'dtype',
+  [F32, pytest.param(BF16, marks=pytest.mark.slow)],
+  ids=['f32', 'bf16'],
+)
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('implementation', PLAIN)
 def test_plain_jax_is_right(implementation, layout, dtype):
@@ -97,6 +101,7 @@ def test_the_tpu_kernels_are_right_in_16_bits():
 
 
 # Here memory starts as NaN: an output that no visit writes stays NaN.
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'layout', ['empty rows and columns', pytest.param('no block')]
 )

@@ -41,6 +41,7 @@ def matrices(draw):
   return values * expand(kept, size, shape), size, capacity, kept
 
 
+@pytest.mark.slow
 @hypothesis.given(matrices())
 def test_a_matrix_comes_back_from_its_blocks(case):
   matrix, size, capacity, kept = case

@@ -23,6 +23,7 @@ def test_narrow_activations_have_wide_sums(impl):
   check(jnp.asarray(x, jnp.bfloat16), make('random', 200, 6), impl, 1 / 128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('impl', ['reference', 'cpu'])
 def test_feature_major_activations_give_the_same(kind, impl):
@@ -79,6 +80,7 @@ def test_many_tokens_and_weights_take_both_ways_to_sample():
     check(rng.standard_normal((128, 90), np.float32), matrix, 'cpu')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('impl', ['reference', 'cpu'])
 def test_batches_of_activations_and_of_weights(impl):
   matrix = make('random', 13, 7)

@@ -32,6 +32,7 @@ def score(name, methods, seed=0):
   return compiled_scores.score_program(program(name), configs(), methods, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', compiled_scores.PUBLISHED)
 def test_greedy_removal_reproduces_the_published_sets(name):
   found = compiled_scores.published_greedy(program(name), seed=0)
@@ -146,6 +147,7 @@ def test_node_gates_rank_weights_by_their_less_important_end():
     assert value == min(scores[source][row], scores[target][column])
 
 
+@pytest.mark.slow
 def test_a_program_without_a_file_is_compiled(tmp_path):
   pytest.importorskip('tracr')
   found = ground_truth.load_program('hist', tmp_path)

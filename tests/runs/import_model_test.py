@@ -42,11 +42,16 @@ def summary_of(workdir):
   'case',
   [
     'released_format/plain',
-    'released_format/sink',
-    'released_format/cat_pos_emb_relu',
-    'released_format/stray_config_fields',
     'hf_models/gpt2',
-    'hf_models/gpt_neox',
+    *(
+      pytest.param(case, marks=pytest.mark.slow)
+      for case in (
+        'released_format/sink',
+        'released_format/cat_pos_emb_relu',
+        'released_format/stray_config_fields',
+        'hf_models/gpt_neox',
+      )
+    ),
   ],
 )
 def test_a_model_of_every_kind_becomes_a_workdir_with_a_proof(

@@ -70,6 +70,7 @@ def _summary(tmp_path):
   return json.loads((tmp_path / 'w' / 'summary.json').read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('case', 'beside', 'far'),
   [

@@ -202,6 +202,7 @@ class _Cut(BaseException):
   """A limit on the time of a process: nothing in between handles it."""
 
 
+@pytest.mark.slow
 def test_a_task_that_is_cut_time_and_again_does_end(
   config, tmp_path, monkeypatch
 ):

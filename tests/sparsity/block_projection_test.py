@@ -59,6 +59,7 @@ def test_equal_blocks_are_kept_by_index_and_a_dropped_one_comes_back():
   np.testing.assert_array_equal(norms(result) > 0, [[False] * 2, [False, True]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('axis', [0, 1])
 def test_every_unit_keeps_a_block_inside_the_same_count(axis):
   weights = random((64, 64))

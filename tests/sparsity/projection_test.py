@@ -102,6 +102,7 @@ def test_a_table_without_a_step_is_an_error():
     projection.count_at(target, None)
 
 
+@pytest.mark.slow
 def test_tensors_of_one_group_are_masked_like_each_alone():
   rng = np.random.default_rng(0)
   weights = {

@@ -105,6 +105,7 @@ def _is_program(text: str) -> bool:
   return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', TASKS)
 def test_the_splits_share_no_prompt_and_no_opening(name: str, some_pairs):
   _check_splits(some_pairs[name], 100)
@@ -120,6 +121,7 @@ def _check_splits(pairs: dict[str, list[Pair]], count: int):
   assert not train & test
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', TASKS)
 def test_prompts_are_programs_of_several_lines(
   name: str, some_pairs, tokenizer

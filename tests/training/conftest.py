@@ -40,7 +40,7 @@ def config():
 @pytest.fixture(scope='session')
 def start(tmp_path_factory):
   """Starts a run in a process of its own with one device."""
-  cache = tmp_path_factory.mktemp('compiled')
+  apart = tmp_path_factory.mktemp('compiled')
   processes = []
 
   def start(workdir, shared_cache=True):
@@ -51,10 +51,9 @@ def start(tmp_path_factory):
       'PYTHONPATH': str(_ROOT),
     }
     if shared_cache:
-      environment |= {
-        'JAX_COMPILATION_CACHE_DIR': str(cache),
-        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-      }
+      environment['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+    else:
+      environment['JAX_COMPILATION_CACHE_DIR'] = str(apart)
     process = subprocess.Popen(
       [sys.executable, '-c', _SCRIPT, str(workdir), json.dumps(OVERRIDES)],
       env=environment,

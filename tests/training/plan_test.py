@@ -78,6 +78,7 @@ def test_zeros_are_skipped_where_that_pays(monkeypatch):
   assert products(1 / 4, 'row_sparse', devices=8).skip_zeros
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('factor', expansion.FACTORS)
 def test_published_sizes_keep_the_nonzeros_for_every_width(factor):
   config = expansion.get_config(factor)

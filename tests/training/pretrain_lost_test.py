@@ -10,6 +10,8 @@ from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.training import inputs, pretrain, sharding
 from tests.training.results import assert_same_result, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
@@ -27,7 +29,6 @@ def resumed(config, undisturbed, workdir, *missing):
   return pretrain.pretrain(config, str(workdir))
 
 
-@pytest.mark.slow
 def test_what_is_missing_of_a_finished_run_is_made_again(
   config, undisturbed, tmp_path
 ):

@@ -87,6 +87,7 @@ def test_last_n_checkpoints_are_kept(undisturbed):
   assert kept == {'60', '61'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
 def test_a_signal_has_the_loop_save_and_end(
   name, config, tmp_path, monkeypatch, capfd
@@ -229,6 +230,7 @@ def test_text_that_changed_since_the_start_is_refused(
     inputs.check_same(state, state | {'corpus': 'c'})
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(
   config, tmp_path, monkeypatch
 ):
@@ -293,6 +295,7 @@ def test_donated_steps_do_not_disturb_a_checkpoint_being_written(tmp_path):
   np.testing.assert_array_equal(saved['w'], np.arange(2.0**20) + 1)
 
 
+@pytest.mark.slow
 def test_a_state_that_is_not_finite_leaves_the_last_good_checkpoint(
   undisturbed, config, tmp_path, monkeypatch
 ):
@@ -322,6 +325,7 @@ def test_a_state_that_is_not_finite_leaves_the_last_good_checkpoint(
   assert [path.name for path in good.parent.iterdir()] == ['60']
 
 
+@pytest.mark.slow
 def test_files_that_were_deleted_are_made_anew(undisturbed, config, tmp_path):
   workdir = tmp_path / 'run'
   shutil.copytree(undisturbed, workdir)

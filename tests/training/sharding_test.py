@@ -51,9 +51,8 @@ def machinery(plan, mesh):
   return jax.jit(init, out_shardings=shardings), step, shardings
 
 
-@pytest.mark.parametrize(
-  'block', [None, pytest.param(16, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('block', [None, 16])
 def test_one_and_eight_devices_agree_to_rounding(config, block):
   if block is not None:
     # From the first update on, most blocks are skipped.
