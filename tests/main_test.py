@@ -295,6 +295,7 @@ def test_full_disk_ends_in_one_line(small_disk):
       json.loads(written[name].read_text())
 
 
+@pytest.mark.slow
 def test_full_disk_is_noticed_without_being_root(
   capfd, trained, tmp_path, monkeypatch
 ):

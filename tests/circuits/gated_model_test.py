@@ -141,6 +141,7 @@ def test_a_node_goes_with_its_last_incoming_edge():
   assert '0.attn.act_in' not in gates
 
 
+@pytest.mark.slow
 def test_a_node_without_incoming_edges_takes_its_value_after_abs_topk():
   model, tokens, _ = _random_model()
   units = {

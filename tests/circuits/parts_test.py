@@ -176,7 +176,11 @@ def test_live_edges_are_those_that_a_plain_path_search_finds(
 
 @pytest.fixture(
   scope='module',
-  params=[{}, {'position': 'rotary'}, {'parallel_residual': True}],
+  params=[
+    {},
+    pytest.param({'position': 'rotary'}, marks=pytest.mark.slow),
+    pytest.param({'parallel_residual': True}, marks=pytest.mark.slow),
+  ],
   ids=['plain', 'rotary', 'parallel'],
 )
 def linear(request):

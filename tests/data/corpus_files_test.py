@@ -83,6 +83,7 @@ def test_a_text_that_a_million_rows_share_takes_its_room_once(tmp_path):
   _within(2**32, f'parquet:{path}', None, '1 document')
 
 
+@pytest.mark.slow
 def test_damaged_parquet_is_read_or_refused_in_one_line(tmp_path):
   rng = random.Random(0)
   table = pyarrow.table({'text': ['a' * 50, None, 'b', 'é'] * 30})

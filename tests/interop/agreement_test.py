@@ -28,6 +28,7 @@ def _shares(sequence):
   return [sequence[:i].count('x') / i for i in range(1, len(sequence) + 1)]
 
 
+@pytest.mark.slow
 def test_the_program_itself_is_taken():
   _check('hist', _hist)
   _check('frac_prevs', _shares)

@@ -111,6 +111,7 @@ def test_any_text_is_encoded_as_tiktoken_does(both, text):
   _assert_same(*both, [text])
 
 
+@pytest.mark.slow
 def test_random_bytes_and_some_source_are_encoded_as_tiktoken_does(both):
   ours, theirs = both
   rng = random.Random(0)

@@ -191,6 +191,7 @@ def mutable(tmp_path_factory):
   return directory
 
 
+@pytest.mark.slow
 @hypothesis.given(
   st.sampled_from(['config.json', ONE_FILE]),
   st.lists(

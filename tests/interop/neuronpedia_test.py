@@ -74,6 +74,7 @@ def _assert_drawn(graph, layers):
       assert rows[link['source']] <= rows[link['target']]
 
 
+@pytest.mark.slow
 def test_every_node_has_a_row_in_both_readers(circuit, tmp_path):
   layers = circuit.config.n_layer
   for example in range(len(circuit.examples)):

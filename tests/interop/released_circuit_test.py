@@ -62,6 +62,7 @@ def test_stored_losses_and_activations_are_found_again(small, released):
   assert 'half of what the file holds' in text
 
 
+@pytest.mark.slow
 def test_an_answer_against_all_others_is_over_the_whole_vocabulary(
   small, tmp_path
 ):
@@ -91,6 +92,7 @@ def test_other_weights_means_and_answers_show(small, released):
     assert abs(found.pruned_loss - found.stored_pruned_loss) > 1e-3, change
 
 
+@pytest.mark.slow
 def test_it_becomes_a_circuit_with_the_weights_of_the_model(
   small, released, tmp_path
 ):
@@ -134,6 +136,7 @@ def test_means_are_read_from_their_file(small, tmp_path):
     released_circuit.read_means(tmp_path / 'bad.pt')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('change', 'message'),
   [

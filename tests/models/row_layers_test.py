@@ -35,13 +35,9 @@ def value_and_gradient(params, products):
   return jax.jit(jax.value_and_grad(loss))(params)
 
 
-@pytest.mark.parametrize(
-  'kept', [False, pytest.param(True, marks=pytest.mark.slow)]
-)
-@pytest.mark.parametrize(
-  'density',  # lists; too many for them
-  [1 / 10, pytest.param(1 / 3, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('kept', [False, True])
+@pytest.mark.parametrize('density', [1 / 10, 1 / 3])  # lists; too many for them
 def test_loss_and_gradients_are_those_of_dense_products(density, kept):
   params = sparse_params(density)
   products = Products(skip_zeros=True, kept_gradient=kept)

@@ -32,6 +32,7 @@ def value_and_gradients(x, kernel, dy, dense_above=0.5, gradient='dense'):
 
 
 # A third of the blocks is kept: above the first bound, below the second.
+@pytest.mark.slow
 @pytest.mark.parametrize('gradient', ['dense', 'kept'])
 @pytest.mark.parametrize('dense_above', [0.25, 0.5])
 def test_it_is_the_dense_product(dense_above, gradient):

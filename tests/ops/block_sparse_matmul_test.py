@@ -91,6 +91,7 @@ def test_plain_jax_is_right(implementation, layout, dtype):
   assert_right(implementation, layout, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_the_tpu_kernels_are_right(layout):
   assert_right('tpu_interpreted', layout, F32)
@@ -115,6 +116,7 @@ def test_several_tiles_of_rows_are_right_on_a_tpu(monkeypatch):
 
 
 # Memory of the interpreted GPU starts as NaN, too.
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_the_gpu_kernels_are_right(layout):
   assert_right('gpu_interpreted', layout, BF16)

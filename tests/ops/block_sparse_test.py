@@ -52,6 +52,7 @@ def test_a_matrix_comes_back_from_its_blocks(case):
   assert not np.any(w.blocks[kept.sum() :])
 
 
+@pytest.mark.slow
 @hypothesis.given(matrices())
 def test_both_walks_visit_each_block_once_and_each_output(case):
   matrix, size, capacity, kept = case
@@ -83,6 +84,7 @@ def _live(walk):
   return [(int(o), int(i), int(s)) for o, i, s, live in visits if live]
 
 
+@pytest.mark.slow
 def test_another_layout_is_not_compiled_again():
   traced = []
 
@@ -126,6 +128,7 @@ def test_norms_are_those_of_the_parts():
       assert float(norms[r, c]) == pytest.approx(np.linalg.norm(part), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_kept_blocks_may_be_named_and_pass_gradients():
   kept = np.array([[True, False], [False, True]])
 

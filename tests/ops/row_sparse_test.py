@@ -45,6 +45,7 @@ def test_feature_major_activations_give_the_same(kind, impl):
   np.testing.assert_allclose(dvalue, (x.T @ dy)[inputs, outputs], atol=2e-5)
 
 
+@pytest.mark.slow
 @given(
   st.sampled_from([(1, 1), (1, 9), (6, 1), (17, 33)]), st.integers(0, 10**6)
 )

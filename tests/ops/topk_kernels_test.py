@@ -125,6 +125,7 @@ def test_projection_keeps_exactly_k_with_ties_by_index(impl):
     np.testing.assert_array_equal(mask, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('spec', [P('d', None), P(None, 'd'), P()])
 def test_projection_by_a_kernel_of_sharded_weights(spec):
   mesh = jax.make_mesh((8,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))

@@ -68,6 +68,7 @@ def test_abs_topk_keeps_values_and_gradient_of_the_k_largest(x, k):
   np.testing.assert_array_equal(gradient, np.where(keep, weight, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('width', [31, 32, 130, 40000])
 def test_rows_of_any_width_are_searched_exactly(width):
   x = np.random.default_rng(width).standard_normal((3, width), np.float32)

@@ -157,6 +157,7 @@ def test_a_program_without_a_file_is_compiled(tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_goes_on_with_the_next_program(tmp_path, monkeypatch):
   scored = []
 

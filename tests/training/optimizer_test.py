@@ -46,6 +46,7 @@ def test_clip_divides_large_gradients_only():
   np.testing.assert_array_equal(scaled('none')['w'], GRADIENT['w'])
 
 
+@pytest.mark.slow
 def test_decay_follows_the_projection_on_matrices_but_not_the_bigram_table():
   tx = optimizer_lib.make_optimizer(
     optimizer_lib.OptimizerConfig(),

@@ -196,7 +196,15 @@ def truncate(step, item):
 
 # orbax abandons what it was reading.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-@pytest.mark.parametrize('item', ['params', 'opt_state', 'progress'])
+@pytest.mark.parametrize(
+  'item',
+  [
+    'params',
+    *(
+      pytest.param(n, marks=pytest.mark.slow) for n in ('opt_state', 'progress')
+    ),
+  ],
+)
 def test_a_truncated_checkpoint_is_named_with_the_last_good_one(
   undisturbed, config, tmp_path, item
 ):
