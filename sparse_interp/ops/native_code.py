@@ -3,7 +3,8 @@
 Numba takes seconds for each kernel, XLA asks for several before the first step,
 and every process would compile them anew. Numba's own cache would keep a kernel
 after a function that it calls has changed; here any change to the directory of
-the kernels, to the compiler or to the machine makes another name.
+the kernels, to the compiler or to the machine makes another name. Files are in
+`$XDG_CACHE_HOME/sparse_interp`, or else in `~/.cache/sparse_interp`.
 """
 
 import contextlib
@@ -12,10 +13,10 @@ import inspect
 import os
 import pathlib
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import llvmlite
 import numba
 from numba.core import codegen
@@ -23,6 +24,7 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
 _HASH_BYTES = 32  # in front of what is kept
+_SECONDS_KEPT = 30 * 24 * 3600  # those of other versions, too
 
 
 class Loaded(NamedTuple):
@@ -86,10 +88,6 @@ def _key(name, source, machine):
 
 
 def _directory() -> pathlib.Path:
-  """Where JAX keeps what it compiles, if it does so on this machine."""
-  compiled = jax.config.jax_compilation_cache_dir
-  if compiled and '://' not in compiled:
-    return pathlib.Path(compiled).expanduser() / 'sparse_interp'
   home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
   return pathlib.Path(home).expanduser() / 'sparse_interp'
 
@@ -110,6 +108,9 @@ def _write(path: pathlib.Path, parts: list[bytes]) -> None:
       part = pathlib.Path(beside) / path.name
       part.write_bytes(hashlib.sha256(content).digest() + content)
       part.replace(path)
+    for other in path.parent.glob(f'{path.name.rpartition("-")[0]}-*'):
+      if other.stat().st_mtime < time.time() - _SECONDS_KEPT:
+        other.unlink()
 
 
 def _read(path: pathlib.Path) -> list[bytes] | None:

@@ -108,6 +108,17 @@ def test_another_source_machine_or_compiler_is_another_key(
   assert len(keys) == 7
 
 
+def test_what_was_not_written_for_a_month_makes_room(directory):
+  native_code.load('k', work, entry_of(1))
+  (path,) = directory.iterdir()
+  for name in ('k-old', 'l-old'):
+    (directory / name).touch()
+    os.utime(directory / name, (0, 0))
+  path.unlink()
+  native_code.load('k', work, entry_of(1))
+  assert {p.name for p in directory.iterdir()} == {path.name, 'l-old'}
+
+
 @pytest.mark.skipif(os.name != 'posix', reason='needs links')
 def test_a_place_that_cannot_be_written_costs_only_time(
   tmp_path, monkeypatch, compiled
@@ -171,7 +182,8 @@ def test_another_process_takes_the_kernels_and_xla_the_program(tmp_path):
   """What was compiled elsewhere has all that it needs, and the same results."""
   root = pathlib.Path(__file__).parents[2]
   environment = os.environ | {
-    'JAX_COMPILATION_CACHE_DIR': str(tmp_path),
+    'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'jax'),
+    'XDG_CACHE_HOME': str(tmp_path),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'PYTHONPATH': str(root),
   }
