@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 
 import hypothesis
@@ -35,6 +36,11 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
   atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+
+# A shell that starts this in the background has it ignore interrupts, and all
+# that it starts; a run that is told to ignore them does so.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The first example of a test is slow, since it compiles; and a suite that draws
 # other examples on every run cannot be bisected.
