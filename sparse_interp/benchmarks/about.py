@@ -47,5 +47,5 @@ def about(code_version: str) -> dict[str, Any]:
     'processor': processor_name(),
     'cores': len(cores),
     'versions': versions,
-    'date': datetime.date.today().isoformat(),
+    'date': datetime.datetime.now().astimezone().date().isoformat(),
   }

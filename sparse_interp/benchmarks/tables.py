@@ -63,9 +63,11 @@ def kernel_tables(results: Sequence[Mapping[str, Any]]) -> str:
   for result in results:
     about = result['about']
     lines += [
-      f'{about["device"]} ({about["processor"]}), jax '
-      f'{about["versions"]["jax"]}, {about["date"]}; medians in ms, at least '
-      f'{result["least_repetitions"]} repetitions.',
+      (
+        f'{about["device"]} ({about["processor"]}), jax '
+        f'{about["versions"]["jax"]}, {about["date"]}; medians in ms, at least '
+        f'{result["least_repetitions"]} repetitions.'
+      ),
       '',
     ]
     for group, title in GROUPS.items():

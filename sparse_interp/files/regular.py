@@ -47,7 +47,8 @@ def open_file(path: str | os.PathLike) -> BinaryIO:
   """Opens a file for reading bytes; see `check`."""
   check(path)  # opening alone can already do something to a device
   # Without waiting, should it have become a pipe since.
-  file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), 'rb')
+  descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+  file = open(descriptor, 'rb')  # noqa: SIM115 (the caller closes it)
   try:
     _size(path, os.fstat(file.fileno()))
   except ValueError:

@@ -203,6 +203,7 @@ def _nonzero_tile(nonzeros: Mapping[str, Any]) -> list[list[str]]:
 
 
 def is_finite(value: Any) -> bool:
+  """Whether a value of JSON is a number that can be shown."""
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
   return is_number and math.isfinite(value)
 
