@@ -36,7 +36,7 @@ def optional(kind: type, value: Any = None) -> config_dict.FieldReference:
 
 
 def section(
-  kind: type, leave_out: Collection[str] = (), **values: Any
+  kind: Any, leave_out: Collection[str] = (), **values: Any
 ) -> config_dict.ConfigDict:
   """All fields of a dataclass.
 

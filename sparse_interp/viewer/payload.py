@@ -208,7 +208,9 @@ def _history_curves(document: Mapping[str, Any]) -> list[dict]:
       if is_finite(value)
     ]
     if pairs:
-      steps, values = downsample(*map(list, zip(*pairs, strict=True)))
+      steps, values = downsample(
+        [step for step, _ in pairs], [value for _, value in pairs]
+      )
       series = [{'name': title, 'steps': steps, 'values': values}]
       unit = 'in pruning, of a batch' if field == 'task_loss' else 'in pruning'
       charts.append({'title': title, 'unit': unit, 'series': series})
