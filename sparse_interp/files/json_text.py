@@ -35,6 +35,13 @@ class JsonError(ValueError):
 def parse(text: str | bytes, strict: bool = True, finite: bool = True) -> Any:
   """The value of a text.
 
+    >>> parse('{"loss": 0.5}')
+    {'loss': 0.5}
+    >>> parse('{"loss": 0.5, "loss": 0.1}')
+    Traceback (most recent call last):
+      ...
+    sparse_interp.files.json_text.JsonError: 'loss' twice
+
   Args:
     text: JSON; bytes are UTF-8, with or without a byte order mark.
     strict: refuse a key that is there twice in one object, half a surrogate

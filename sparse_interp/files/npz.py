@@ -142,7 +142,15 @@ def opened(
 def read(
   path: str | os.PathLike, remedy: str, most: int = MOST_BYTES
 ) -> dict[str, np.ndarray]:
-  """All arrays of an archive; see `opened`."""
+  """All arrays of an archive; see `opened`.
+
+  >>> import pathlib, tempfile
+  >>> with tempfile.TemporaryDirectory() as directory:
+  ...   path = pathlib.Path(directory) / 'a.npz'
+  ...   np.savez(path, mean=np.arange(3))
+  ...   read(path, 'prune again')
+  {'mean': array([0, 1, 2])}
+  """
   with opened(path, remedy, most) as archive:
     return {name: archive.read(name) for name in archive.headers}
 

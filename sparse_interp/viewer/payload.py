@@ -136,6 +136,9 @@ def downsample(
     steps: ascending.
     values: as many.
     points: about the number to keep.
+
+    >>> downsample(range(100), [0] * 50 + [9] + [0] * 49, points=4)
+    ([0, 50, 51, 99], [0, 9, 0, 0])
   """
   if len(steps) <= points:
     return list(steps), list(values)
