@@ -46,13 +46,12 @@ def write(
   """
   directory = pathlib.Path(directory)
   # What is left last, the description, appears last.
-  members: dict[str, Any] = dict(arrays)
   with (
     whole_file.writing(directory / JSON) as description,
     whole_file.writing(directory / NPZ) as archive,
   ):
     with archive.open('wb') as file:
-      np.savez_compressed(file, **members)
+      np.savez_compressed(file, **arrays)
       _flush(file)
     document = sealed.seal({**document, _NPZ_HASH: _sha256(archive)})
     with description.open('w', encoding='utf-8') as file:
