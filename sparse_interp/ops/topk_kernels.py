@@ -126,6 +126,7 @@ def abs_topk(
     impl: 'cpu', 'mosaic_tpu', 'mosaic_gpu', 'interpret_tpu' or
       'interpret_gpu'.
   """
+
   if math.prod(x.shape) == 0:
     return x
   if impl == 'interpret_gpu':
@@ -153,6 +154,7 @@ def count_at_least(
     pivots: at least 1 each.
     impl: as in `abs_topk`, but not 'cpu'.
   """
+
   if impl == 'interpret_gpu':
     return _counts.fun(words, pivots, impl)
 
