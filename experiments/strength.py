@@ -62,12 +62,16 @@ def get_config() -> config_dict.ConfigDict:
     for name, batch, steps in (('short', 4, 20), ('whole', 16, 160)):
       config.together[f'model_{gates}_{name}'] = {
         **shared,
-        **{'on': 'model', 'batch_pairs': batch, 'steps': steps},
+        'on': 'model',
+        'batch_pairs': batch,
+        'steps': steps,
         'repetitions': 2 if name == 'short' else 1,
       }
     for batch in (4, 16, 32):
       config.together[f'program_{gates}_{batch}'] = {
-        **{'on': 'program', 'batch_pairs': batch, 'steps': 100},
+        'on': 'program',
+        'batch_pairs': batch,
+        'steps': 100,
         **shared,
       }
   return config

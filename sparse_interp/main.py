@@ -110,6 +110,9 @@ def cli(argv: Sequence[str] | None = None) -> None:
   if asked.show is not None:
     _show(asked.show)
     return
+  assert asked.config is not None  # nor is any of the others
+  assert asked.workdir is not None
+  assert asked.source is not None
   if not debug:
     errors.keep_threads_quiet()
   try:

@@ -315,8 +315,10 @@ test =
     ('experiments/a.py', '', ['experiments/a.py: must be in srcs of one']),
     (
       'setup.cfg',
-      '[options]\ninstall_requires = grain\n[options.extras_require]\n'
-      'cuda = jax\ntpu = jax\ntest = ruff',
+      (
+        '[options]\ninstall_requires = grain\n[options.extras_require]\n'
+        'cuda = jax\ntpu = jax\ntest = ruff'
+      ),
       [
         '@pip//jax: used in BUILD; add it to install_requires',
         '@pip//grain: in install_requires',
@@ -325,13 +327,17 @@ test =
     ),
     (
       'BUILD',
-      "for name in ('a', 'b'):\n"
-      "  py_library(name=name, srcs=glob(['sparse_interp/*.py']),\n"
-      "    deps=['@pip//jax', {'a': ':b', 'b': ':a'}[name]])\n"
-      "py_test(name='t', srcs=['tests/ops_test.py'], deps=[])\n",
+      (
+        "for name in ('a', 'b'):\n"
+        "  py_library(name=name, srcs=glob(['sparse_interp/*.py']),\n"
+        "    deps=['@pip//jax', {'a': ':b', 'b': ':a'}[name]])\n"
+        "py_test(name='t', srcs=['tests/ops_test.py'], deps=[])\n"
+      ),
       [
-        'sparse_interp/__init__.py: must be in srcs of one target of BUILD, is '
-        'in a, b',
+        (
+          'sparse_interp/__init__.py: must be in srcs of one target of BUILD, '
+          'is in a, b'
+        ),
         'tests/ops_test.py: imports :b',
         'break this cycle',
       ],

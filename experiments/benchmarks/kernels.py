@@ -12,13 +12,13 @@ besides its compilation. `--config.only=projection` runs some cases.
 
 To publish, copy kernels.json to results/kernels_<machine>.json beside this
 file, and roofline.svg likewise; then `python -m
-sparse_interp.benchmarks.tables` makes the tables of the README anew.
+sparse_interp.benchmarks.tables` makes the tables of docs/kernels.md anew.
 
 On 2 CPU cores (5 minutes with `--config.seconds=3`; every number is in
-results/kernels_2_cpu_cores.json and in the README): AbsTopK 172 and 163 times
-faster than the best form of `lax.top_k`; a projection of 1e6 and 1e7 entries
-85 and 124 times faster than a sort; products at density 1/128 10.3 and 15.6
-times, at 1/1024 14.6 and 16.9 times faster than dense (512 -> 2048 and
+results/kernels_2_cpu_cores.json and in docs/kernels.md): AbsTopK 172 and 163
+times faster than the best form of `lax.top_k`; a projection of 1e6 and 1e7
+entries 85 and 124 times faster than a sort; products at density 1/128 10.3 and
+15.6 times, at 1/1024 14.6 and 16.9 times faster than dense (512 -> 2048 and
 1024 -> 4096; BCSR of jax is level there); block-sparse products at 1/32,
 forward and backward, 5.8 times.
 The slowest were repeated less than 20 times (the sort of 1e7 entries once); the

@@ -35,7 +35,9 @@ def about(code_version: str) -> dict[str, Any]:
       versions[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
       continue
-  cores = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count()))(0)
+  cores = getattr(
+    os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1)
+  )(0)
   device = jax.devices()[0].device_kind
   if jax.default_backend() == 'cpu':
     device = f'{len(cores)} CPU cores'
@@ -47,5 +49,5 @@ def about(code_version: str) -> dict[str, Any]:
     'processor': processor_name(),
     'cores': len(cores),
     'versions': versions,
-    'date': datetime.date.today().isoformat(),
+    'date': datetime.datetime.now().astimezone().date().isoformat(),
   }

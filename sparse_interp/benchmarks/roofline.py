@@ -89,8 +89,11 @@ def svg(found: Sequence[Mapping[str, Any]], title: str) -> str | None:
     )
 
   parts = [
-    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-    'font-family="sans-serif" font-size="11">',
+    (
+      '<svg xmlns="http://www.w3.org/2000/svg" '
+      f'viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+      'font-family="sans-serif" font-size="11">'
+    ),
     f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
     f'<text x="{_MARGIN}" y="20">{html.escape(title)}</text>',
     *_axes(at, x_range, y_range),

@@ -1,4 +1,4 @@
-"""Tables of the README, made from committed results and from nothing else."""
+"""Tables of docs/kernels.md, made from committed results and nothing else."""
 
 import json
 import pathlib
@@ -63,9 +63,11 @@ def kernel_tables(results: Sequence[Mapping[str, Any]]) -> str:
   for result in results:
     about = result['about']
     lines += [
-      f'{about["device"]} ({about["processor"]}), jax '
-      f'{about["versions"]["jax"]}, {about["date"]}; medians in ms, at least '
-      f'{result["least_repetitions"]} repetitions.',
+      (
+        f'{about["device"]} ({about["processor"]}), jax '
+        f'{about["versions"]["jax"]}, {about["date"]}; medians in ms, at least '
+        f'{result["least_repetitions"]} repetitions.'
+      ),
       '',
     ]
     for group, title in GROUPS.items():
@@ -75,27 +77,27 @@ def kernel_tables(results: Sequence[Mapping[str, Any]]) -> str:
   return '\n'.join(lines or ['No kernel has been timed yet.', ''])
 
 
-def with_tables(readme: str, directory: pathlib.Path) -> str:
-  """The README with its tables made anew.
+def with_tables(page: str, directory: pathlib.Path) -> str:
+  """The page with its tables made anew.
 
   Raises:
-    ValueError: the README has no place for them.
+    ValueError: the page has no place for them.
   """
-  if BEGIN not in readme or END not in readme:
+  if BEGIN not in page or END not in page:
     raise ValueError(
-      f'README.md must have the lines {BEGIN!r} and {END!r}, got neither or '
-      'one; put both where the tables belong.'
+      f'docs/kernels.md must have the lines {BEGIN!r} and {END!r}, got neither '
+      'or one; put both where the tables belong.'
     )
-  before, rest = readme.split(BEGIN, 1)
+  before, rest = page.split(BEGIN, 1)
   after = rest.split(END, 1)[1]
   tables = kernel_tables(read(directory, 'kernels'))
   return f'{before}{BEGIN}\n\n{tables}\n{END}{after}'
 
 
 def main() -> None:
-  """Rewrites README.md from experiments/benchmarks/results."""
+  """Rewrites docs/kernels.md from experiments/benchmarks/results."""
   root = pathlib.Path(__file__).parents[2]
-  path = root / 'README.md'
+  path = root / 'docs' / 'kernels.md'
   directory = root / 'experiments' / 'benchmarks' / 'results'
   with whole_file.writing(path) as part:
     part.write_text(with_tables(path.read_text(), directory))

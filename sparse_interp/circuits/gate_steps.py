@@ -186,4 +186,5 @@ start_one = jax.jit(_start, static_argnames='names')
 
 @functools.partial(jax.jit, static_argnames='names')
 def start_several(hyper, lead, seed, names):
+  """States of several jobs before their first step."""
   return jax.vmap(functools.partial(_start, names=names))(hyper, lead, seed)

@@ -60,7 +60,7 @@ def of_config(
   return found
 
 
-def of_dataclass(cls: type) -> dict[str, Field]:
+def of_dataclass(cls: Any) -> dict[str, Field]:
   """{name: field} of a dataclass whose annotations are plain types."""
   hints = typing.get_type_hints(cls)
   return {

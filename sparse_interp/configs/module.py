@@ -18,6 +18,8 @@ def load(path: pathlib.Path) -> ModuleType:
   place = hashlib.sha256(str(path).encode()).hexdigest()[:12]
   name = f'config_{path.stem}_{place}'
   spec = importlib.util.spec_from_file_location(name, path)
+  assert spec is not None  # it is a .py file
+  assert spec.loader is not None
   module = importlib.util.module_from_spec(spec)
   # Dataclasses look for the module that they are defined in.
   sys.modules[name] = module

@@ -66,7 +66,9 @@ def of_source(lines: Iterable[str]) -> dict[str, str]:
 def _attributes(source: str, name: str) -> dict[str, str]:
   """{field: text} of the Attributes of a dataclass's docstring."""
   tree = ast.parse(source)
-  node = next(n for n in tree.body if getattr(n, 'name', None) == name)
+  node = next(
+    n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name
+  )
   text = (ast.get_docstring(node) or '').partition('Attributes:\n')[2]
   entries = re.findall(r'^  (\w+): ((?:.+\n?)(?:    .*\n?)*)', text, re.M)
   return {field: ' '.join(words.split()) for field, words in entries}

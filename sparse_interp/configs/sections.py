@@ -36,7 +36,7 @@ def optional(kind: type, value: Any = None) -> config_dict.FieldReference:
 
 
 def section(
-  kind: type, leave_out: Collection[str] = (), **values: Any
+  kind: Any, leave_out: Collection[str] = (), **values: Any
 ) -> config_dict.ConfigDict:
   """All fields of a dataclass.
 
@@ -58,10 +58,10 @@ def section(
     if _allows_none(hints[field.name]):
       value = optional(plain[0], value)
     result[field.name] = value
-  for name in values:
+  for name, value in values.items():
     raise ValueError(
       f'{name} must be a field of {kind.__name__} that the section has, got '
-      f'{values[name]!r}; remove it.'
+      f'{value!r}; remove it.'
     )
   return result
 

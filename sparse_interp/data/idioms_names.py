@@ -198,7 +198,7 @@ def function_header(
   reserved: bool = False,
   default: str = '',
 ) -> str:
-  """A `def` line at module level, of the kind asked for.
+  r"""A `def` line at module level, of the kind asked for.
 
   Args:
     rng: Source of the function's name.
@@ -207,7 +207,7 @@ def function_header(
     default: What stands behind each parameter, such as '=None'.
 
   Returns:
-    The line with its newline, such as 'def load_data(words, mode):\\n'.
+    The line with its newline, such as 'def load_data(words, mode):\n'.
   """
   arguments = ', '.join(name + default for name in parameters)
   while True:

@@ -119,7 +119,7 @@ def _checksum(tokens: UInt[np.ndarray, 'tokens']) -> int:
   step = _CHECK_BYTES // tokens.itemsize
   crc = 0
   for start in range(0, len(tokens), step):
-    crc = zlib.crc32(tokens[start : start + step], crc)
+    crc = zlib.crc32(tokens[start : start + step].data, crc)
   return crc
 
 

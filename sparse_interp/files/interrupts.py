@@ -109,6 +109,7 @@ class _Watcher:
       second = self._next()
     why = 'again' if second else f'in a call of over {stop.patience} s'
     last = second or first
+    assert last is not None  # nobody waits for the first with a limit
     _end(
       128 + last,
       f'stopped at once by {last.name} {why}; the same command goes on from '

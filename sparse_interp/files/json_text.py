@@ -35,6 +35,13 @@ class JsonError(ValueError):
 def parse(text: str | bytes, strict: bool = True, finite: bool = True) -> Any:
   """The value of a text.
 
+    >>> parse('{"loss": 0.5}')
+    {'loss': 0.5}
+    >>> parse('{"loss": 0.5, "loss": 0.1}')
+    Traceback (most recent call last):
+      ...
+    sparse_interp.files.json_text.JsonError: 'loss' twice
+
   Args:
     text: JSON; bytes are UTF-8, with or without a byte order mark.
     strict: refuse a key that is there twice in one object, half a surrogate
@@ -45,7 +52,7 @@ def parse(text: str | bytes, strict: bool = True, finite: bool = True) -> Any:
     JsonError: it is no such JSON; says what was found in at most 120
       characters.
   """
-  hooks = {'object_pairs_hook': _unique} if strict else {}
+  hooks: dict[str, Any] = {'object_pairs_hook': _unique} if strict else {}
   if strict and finite:
     hooks |= {'parse_constant': _refuse, 'parse_float': _finite}
   try:
@@ -121,8 +128,10 @@ def _unique(pairs):
   value = dict(pairs)
   if len(value) < len(pairs):
     seen = set()
-    twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-    raise JsonError('hold each key once', f'{_short(repr(twice))} twice')
+    for key, _ in pairs:
+      if key in seen:
+        raise JsonError('hold each key once', f'{_short(repr(key))} twice')
+      seen.add(key)
   return value
 
 

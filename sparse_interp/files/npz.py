@@ -45,7 +45,7 @@ class Archive:
     self._members: dict[str, zipfile.ZipInfo] = {}
     try:
       self._archive = zipfile.ZipFile(file)
-    except Exception as error:  # zipfile has many
+    except Exception as error:  # noqa: BLE001 (zipfile has many)
       raise self._wrong(_gist(error)) from None
     for member in self._archive.infolist():
       name = member.filename.removesuffix('.npy')
@@ -73,7 +73,7 @@ class Archive:
         array = np.lib.format.read_array(member, allow_pickle=False)
         member.read(1)  # the checksum is compared at the end
         return array
-    except Exception as error:  # zlib, zipfile and numpy have many
+    except Exception as error:  # noqa: BLE001 (zlib and numpy too)
       raise self._wrong(f'{_short(name)} damaged: {_gist(error)}') from None
 
   def _check(self, member):
@@ -99,7 +99,8 @@ class Archive:
         else:
           found = np.lib.format.read_array_header_2_0(file)
         begin = file.tell()
-    except Exception as error:  # numpy evaluates it, which can fail in any way
+    # numpy evaluates it, which can fail in any way
+    except Exception as error:  # noqa: BLE001
       raise self._wrong(f'{_short(name)} damaged: {_gist(error)}') from None
     shape, _, dtype = found
     if dtype.kind not in _PLAIN or dtype.fields or dtype.subdtype:
@@ -141,7 +142,15 @@ def opened(
 def read(
   path: str | os.PathLike, remedy: str, most: int = MOST_BYTES
 ) -> dict[str, np.ndarray]:
-  """All arrays of an archive; see `opened`."""
+  """All arrays of an archive; see `opened`.
+
+  >>> import pathlib, tempfile
+  >>> with tempfile.TemporaryDirectory() as directory:
+  ...   path = pathlib.Path(directory) / 'a.npz'
+  ...   np.savez(path, mean=np.arange(3))
+  ...   read(path, 'prune again')
+  {'mean': array([0, 1, 2])}
+  """
   with opened(path, remedy, most) as archive:
     return {name: archive.read(name) for name in archive.headers}
 

@@ -8,7 +8,7 @@ file of a bearable size.
 
 import os
 import stat
-from typing import BinaryIO
+from io import BufferedReader
 
 # What is larger than this is read in parts, or by libraries.
 _MOST_BYTES = 2**32
@@ -43,11 +43,12 @@ def what_is(path: str | os.PathLike) -> str:
   return _what(os.stat(path))
 
 
-def open_file(path: str | os.PathLike) -> BinaryIO:
+def open_file(path: str | os.PathLike) -> BufferedReader:
   """Opens a file for reading bytes; see `check`."""
   check(path)  # opening alone can already do something to a device
   # Without waiting, should it have become a pipe since.
-  file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), 'rb')
+  descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+  file = open(descriptor, 'rb')  # noqa: SIM115 (the caller closes it)
   try:
     _size(path, os.fstat(file.fileno()))
   except ValueError:

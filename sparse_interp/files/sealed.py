@@ -27,6 +27,14 @@ def seal_of(value: Mapping[str, Any]) -> str:
 def seal(value: Mapping[str, Any]) -> dict[str, Any]:
   """A JSON object as it comes back from a file, and its seal.
 
+    >>> sealed = seal({'edges': 13})
+    >>> unseal(json.dumps(sealed).encode())
+    {'edges': 13}
+    >>> unseal(json.dumps({**sealed, 'edges': 12}).encode())
+    Traceback (most recent call last):
+      ...
+    ValueError: content that does not match its sha256
+
   Args:
     value: JSON values, tuples included.
   """

@@ -64,7 +64,12 @@ def add(
 def difference(
   history: Sequence[Mapping[str, Any]], now: Mapping[str, str]
 ) -> str:
-  """E.g. 'jax 0.10.1 -> 0.10.2, numpy 2.3 -> none'; '' where nothing is."""
+  """What is another version now; '' where nothing is.
+
+  >>> before = [{'versions': {'jax': '0.10.1', 'numpy': '2.3'}}]
+  >>> difference(before, {'jax': '0.10.2'})
+  'jax 0.10.1 -> 0.10.2, numpy 2.3 -> none'
+  """
   before = history[-1]['versions'] if history else now
   return ', '.join(
     f'{name} {before.get(name, "none")} -> {now.get(name, "none")}'

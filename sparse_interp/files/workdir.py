@@ -238,9 +238,10 @@ def _first_difference(
   unused = (None, _MISSING)
   if found == asked or (found in unused and asked in unused):
     return None
-  return field or 'the configuration', *(
+  shown, wanted = (
     'a section' if isinstance(v, dict) else str(v) for v in (found, asked)
   )
+  return field or 'the configuration', shown, wanted
 
 
 def read_summary(workdir: str | pathlib.Path) -> dict[str, Any]:

@@ -217,8 +217,9 @@ def _read_merges(path: pathlib.Path) -> list[tuple[str, str]]:
     lines.pop()
   # Some writers leave the first line out.
   first = int(bool(lines) and lines[0].startswith('#version'))
-  merges = [tuple(line.split(' ')) for line in lines[first:]]
-  for number, pair in enumerate(merges, first):
+  merges = []
+  for number, line in enumerate(lines[first:], first):
+    pair = line.split(' ')
     if len(pair) != 2 or not all(pair):
       raise refusal(
         path,
@@ -226,6 +227,7 @@ def _read_merges(path: pathlib.Path) -> list[tuple[str, str]]:
         f'{short(lines[number])} on line {number + 1}',
         _AGAIN,
       )
+    merges.append((pair[0], pair[1]))
   return merges
 
 
@@ -259,7 +261,7 @@ def _check(
   for token in [*special, END_OF_TEXT]:
     if token in known:
       raise wrong('have no merge make a special token', short(token))
-  apart = sorted(set(ids) - known, key=ids.get)
+  apart = sorted(set(ids) - known, key=ids.__getitem__)
   for token in apart:
     if token not in special and not is_special(token):
       raise wrong('make every entry by a merge', f'{short(token)}, by none')

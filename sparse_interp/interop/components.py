@@ -64,7 +64,9 @@ def components(config: GPTConfig, params: dict) -> Iterator[Component]:
         place = (part, everything)
         yield Component(name, False, matrix.name, block[part].T, place)
   kernel = np.asarray(params['lm_head']['kernel'])
-  yield Component('output', True, 'final_resid', kernel, (everything,) * 2)
+  yield Component(
+    'output', True, 'final_resid', kernel, (everything, everything)
+  )
 
 
 def first_writers(config: GPTConfig, params: dict) -> tuple[str, ...]:

@@ -131,7 +131,7 @@ def open_tensors(
         raise refusal(
           directory / name, 'be safetensors', str(error), 'copy it again'
         ) from None
-      for tensor in file.keys():
+      for tensor in file.keys():  # noqa: SIM118 (no dict)
         if tensor in where:
           where[tensor] = 'several files'
         files[tensor], where[tensor] = (file, tensor), where.get(tensor, name)

@@ -63,7 +63,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
   try:
     # What was looked at, and not what another parser sees in the file.
     backend = tokenizers.Tokenizer.from_str(json.dumps(spec))
-  except Exception as error:  # the library raises bare Exceptions
+  except Exception as error:  # noqa: BLE001 (the library raises these)
     reason = ' '.join(str(error).split())
     raise refusal(path, 'be a tokenizer', reason[:120], REMEDY) from None
   if backend.get_vocab(with_added_tokens=True) != ids:

@@ -98,7 +98,7 @@ def _check_suffix(path):
 
 
 def _named(one: Importances) -> dict[str, Any]:
-  nodes = {}
+  nodes: dict[str, dict[str, Any]] = {}
   for i, name in enumerate(writers(one.n_layer, one.n_head)):
     nodes[name] = {'in_graph': bool(one.nodes_kept[i])}
     if one.node_scores is not None:
@@ -169,7 +169,7 @@ def _of_matrices(path, document):
   total = 1 + n_layer * (n_head + 1)
   width = 1 + n_layer * (3 * n_head + 1)
   shapes = {'edge': (total, width), 'node': (total,), 'neur': (total, d_model)}
-  found = {}
+  found: dict[str, Any] = {}
   for field, key in _MATRICES.items():
     array, shape = document.get(key), shapes[field[:4]]
     if array is None:

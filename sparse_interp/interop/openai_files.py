@@ -80,7 +80,8 @@ def _open_safetensors(directory):
     try:
       with safetensors.safe_open(path, framework='numpy') as file:
         found = {
-          n: Tensor(*_kind(file, n), _getter(path, n)) for n in file.keys()
+          n: Tensor(*_kind(file, n), _getter(path, n))
+          for n in file.keys()  # noqa: SIM118 (no dict)
         }
         other = safetensors_files.aliases(file)
     except safetensors.SafetensorError as error:

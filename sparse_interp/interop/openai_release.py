@@ -112,6 +112,7 @@ def save(
   if config.position == 'none':
     state[_WPE] = np.full((length, width), -0.0, np.float32)
   elif config.position == 'concat_sinusoidal':
+    assert config.d_position is not None  # checked by GPTConfig
     state[_WPE] = sinusoidal_positions(length, config.d_position)
   if config.tied_unembed:
     state[_HEAD] = state[_WTE]
@@ -123,7 +124,7 @@ def save(
 
 
 def _stored(params: Mapping[str, Any], slot: Slot) -> np.ndarray:
-  value = params
+  value: Any = params
   for key in slot.path:
     value = value.get(key) if isinstance(value, Mapping) else None
   name = '/'.join(slot.path)

@@ -267,9 +267,10 @@ def _run(
   params, edits = apply_gates(
     model.config, model.params, model.edges, gates, model.values
   )
-  return GPT(model.config).apply(
+  found: Any = GPT(model.config).apply(
     {'params': params}, edits=edits, **pairs.inputs()
   )
+  return found
 
 
 def _loss(logits, pairs, answers, scale=1.0, shift=0.0) -> float:

@@ -65,7 +65,8 @@ def save(program: CompiledProgram, path: str | os.PathLike) -> None:
   description[sealed.SEAL] = sealed.seal_of(description)
   text = np.array(json.dumps(description))
   with whole_file.writing(path) as part, part.open('wb') as file:
-    np.savez_compressed(file, **{_DESCRIPTION: text}, **arrays)
+    members: dict[str, Any] = {_DESCRIPTION: text, **arrays}
+    np.savez_compressed(file, **members)
 
 
 def load(path: str | os.PathLike) -> CompiledProgram:

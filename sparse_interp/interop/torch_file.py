@@ -119,7 +119,7 @@ def _storage(mapped, places, pid):
   return _Storage(mapped, start, kind.dtype, count)
 
 
-def _tensor(storage, offset, shape, strides, *_):
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_):
   """A view of a storage; whether it wants gradients does not matter here."""
   if not isinstance(storage, _Storage):
     raise RefusedError('make tensors from storages')
@@ -135,7 +135,8 @@ def _tensor(storage, offset, shape, strides, *_):
     step if n != 1 else 1 for n, step in zip(shape, strides, strict=True)
   ]
   last = offset + sum(
-    (n - 1) * step for n, step in zip(shape, steps, strict=True)
+    (n - 1) * step  # ty: ignore[unsupported-operator] (they are numbers)
+    for n, step in zip(shape, steps, strict=True)
   )
   count = math.prod(shape)
   # Tensors that repeat their elements could grow beyond any memory.

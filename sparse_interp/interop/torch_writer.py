@@ -185,4 +185,4 @@ def _blocks(array: np.ndarray) -> Iterator[memoryview]:
   rows = max(1, _BLOCK * len(array) // array.nbytes)
   for start in range(0, len(array), rows):
     block = copying.contiguous(array[start : start + rows])
-    yield memoryview(block.view(np.uint8).reshape(-1))
+    yield block.view(np.uint8).reshape(-1).data

@@ -34,10 +34,10 @@ def convert_params(
   def get(path, name):
     return np.asarray(theirs[path][name], np.float32)
 
-  params = {
+  params: dict[str, Any] = {
     'wte': {'embedding': get('token_embed', 'embeddings')[:, order]},
     'wpe': {'embedding': get('pos_embed', 'embeddings')[:, order]},
-    'lm_head': {'kernel': np.zeros((config.d_model, config.d_output))},
+    'lm_head': {'kernel': np.zeros((config.d_model, config.output_width))},
   }
   for column, channel in enumerate(output):
     params['lm_head']['kernel'][order.index(channel), column] = 1

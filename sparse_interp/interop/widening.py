@@ -113,6 +113,7 @@ def _wider(
         d_mlp=d_mlp,
         activation_density=density,
       )
+  raise AssertionError('the loop has no end')
 
 
 def _kept(config: GPTConfig, sites: tuple[str, ...], width: int) -> int | None:

@@ -56,6 +56,12 @@ class EdgeMatrix:
 def node_sites(config: GPTConfig, final_resid: bool = True) -> dict[str, int]:
   """Returns {site: width} in the order of the forward pass.
 
+    >>> config = GPTConfig(n_layer=1, d_model=32, d_head=8, vocab_size=64)
+    >>> node_sites(config)['0.mlp.post_act']
+    128
+    >>> list(node_sites(config))[:4]
+    ['0.attn.act_in', '0.attn.q', '0.attn.k', '0.attn.v']
+
   Args:
     config: the model.
     final_resid: whether the residual stream before the last norm counts, as
@@ -97,6 +103,10 @@ def edge_matrices(config: GPTConfig) -> list[EdgeMatrix]:
 
   The write-to-read identity along the residual stream, the q-k products,
   biases, embedding and unembedding are not edges.
+
+    >>> config = GPTConfig(n_layer=1, d_model=32, d_head=8, vocab_size=64)
+    >>> [matrix.name for matrix in edge_matrices(config)][-2:]
+    ['0.mlp.act_in->0.mlp.post_act', '0.mlp.post_act->0.mlp.resid_delta']
   """
   matrices = []
   width = config.d_attn

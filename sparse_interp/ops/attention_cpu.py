@@ -106,8 +106,10 @@ def _read_by_channel(x, at, head, target):
 
 @native.machine_code
 def _by_key(rows, first, by_channel, stop, head, target):
-  """target (_QUERIES, keys) = rows (keys, columns), from `first` on, times
-  by_channel (columns, keys), up to the key `stop`."""
+  """target (_QUERIES, keys) = rows (keys, columns) times by_channel.
+
+  Rows from `first` on; by_channel (columns, keys) up to the key `stop`.
+  """
   for i in range(_QUERIES):
     target[i * head.keys : i * head.keys + stop] = 0
   own = (rows, first * head.columns, head.columns, 1)
@@ -126,8 +128,10 @@ def _by_query(weights, rows, stop, head, target):
 
 @native.machine_code
 def _add_by_key(weights, count, rows, first, stop, head, target):
-  """target (keys, columns) += weights (count, keys), transposed, times rows
-  from `first` on."""
+  """target (keys, columns) += weights (count, keys), transposed, times rows.
+
+  Rows from `first` on.
+  """
   own, into = (weights, 0, 1, head.keys), (target, 0, head.columns)
   read = (rows, first * head.columns, head.columns)
   add_product(stop, head.columns, count, own, read, into)

@@ -93,7 +93,7 @@ def _directory() -> pathlib.Path:
 
 
 def _compile(entry) -> list[bytes]:
-  """[symbol, object code, bitcode]"""
+  """[symbol, object code, bitcode]."""
   compiled = numba.cfunc('int64(int64)')(entry)
   _, _, (code, bitcode) = compiled._library.serialize_using_object_code()
   return [compiled.native_name.encode(), code, bitcode]

@@ -54,6 +54,7 @@ def check_counts(
     )
   if not alive:
     return
+  assert alive_axis is not None  # without one, no rule protects anything
   if block is not None:
     _check_blocks_alive(name, shape, count, alive_axis, alive, block)
     return
@@ -71,7 +72,7 @@ def _check_blocks_alive(
   name: str,
   shape: tuple[int, ...],
   count: int,
-  alive_axis: int | None,
+  alive_axis: int,
   alive: int,
   block: int,
 ) -> None:

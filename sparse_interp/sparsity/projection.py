@@ -50,7 +50,7 @@ def _keep_in_each(
 ) -> Bool[Array, 'tensors ...']:
   """The masks of tensors that are alike in shape and target."""
   if target.block is not None:
-    return _keep_blocks(weights, count, target)
+    return _keep_blocks(weights, count, target, target.block)
   weights = _put_first(weights, target.minimum_alive, target.alive_axis)
   return topk.keep_mask(weights, count, stacked=True)
 
@@ -61,18 +61,18 @@ def _put_first(
   """Makes `alive` scores infinite along an axis of each tensor, the largest."""
   if not alive:
     return scores
+  assert axis is not None  # without one, no rule protects anything
   protected = topk.keep_mask_along_axis(scores, alive, axis + 1)
   return jnp.where(protected, jnp.inf, scores)
 
 
 def _keep_blocks(
-  weights: Float[Array, 'tensors K N'], count: Any, target: Target
+  weights: Float[Array, 'tensors K N'], count: Any, target: Target, side: int
 ) -> Bool[Array, 'tensors K N']:
   """Marks whole blocks: as many as protect every unit, then the largest.
 
-  A unit with one kept block has `target.block` weights along `alive_axis`.
+  A unit with one kept block has `side` weights along `alive_axis`.
   """
-  side = target.block
   scores = jax.vmap(lambda matrix: block_sparse.block_norms(matrix, side))(
     weights
   )

@@ -83,6 +83,12 @@ def find_rule(
 ) -> Rule:
   """Returns the first rule whose pattern matches the whole name.
 
+    >>> find_rule('h_0/attn/c_attn/kernel')
+    Rule(density='hidden', alive_axis=0)
+    >>> mine = ((r'wte/.*', Rule('dense')), *PUBLISHED_RULES)
+    >>> find_rule('wte/embedding', mine).density
+    'dense'
+
   Raises:
     ValueError: no rule covers the tensor, so that nobody trains a tensor
       dense by a slip of the pen.

@@ -136,7 +136,16 @@ def pfrac(schedule: DensitySchedule) -> Float[np.ndarray, ' updates']:
 
 
 def hidden_density(schedule: DensitySchedule) -> Float[np.ndarray, ' updates']:
-  """Density of hidden matrices and position embeddings, per update."""
+  """Density of hidden matrices and position embeddings, per update.
+
+  Dense for the first tenth of a run, at its final density after half of it:
+
+    >>> schedule = DensitySchedule(
+    ...   total_steps=10, density=1 / 4, start_fraction=0.1, stop_fraction=0.5
+    ... )
+    >>> hidden_density(schedule).tolist()[:7]
+    [1.0, 1.0, 0.8125, 0.625, 0.4375, 0.25, 0.25]
+  """
   return np.minimum(1.0, pfrac(schedule) / schedule.dense_pfrac)
 
 
@@ -160,7 +169,11 @@ def embedding_density(
 def nonzero_counts(
   density: Float[np.ndarray, ' updates'], size: int
 ) -> Int[np.ndarray, ' updates']:
-  """k = int(density * size) per update, as int32."""
+  """k = int(density * size) per update, as int32.
+
+  >>> nonzero_counts(np.array([1.0, 0.3, 1 / 16]), 100).tolist()
+  [100, 30, 6]
+  """
   return (density * size).astype(np.int32)
 
 

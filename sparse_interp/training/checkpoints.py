@@ -279,7 +279,7 @@ def _read(
 def _is_good(manager: Any, step: int, abstract_state: Any) -> bool:
   try:
     _read(manager, step, abstract_state)
-  except Exception:  # orbax raises nearly everything
+  except Exception:  # noqa: BLE001 (orbax raises nearly everything)
     return False
   return True
 

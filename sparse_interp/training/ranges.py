@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-_MISSING = object()
+_MISSING: Any = object()
 
 
 def value_of(config: config_dict.ConfigDict, name: str) -> Any:
@@ -15,7 +15,7 @@ def value_of(config: config_dict.ConfigDict, name: str) -> Any:
   Raises:
     ValueError: there is none.
   """
-  value = config
+  value: Any = config
   for part in name.split('.'):
     value = value.get(part, _MISSING) if hasattr(value, 'get') else _MISSING
   if value is _MISSING:

@@ -76,8 +76,10 @@ def draw(circuit: StoredCircuit, layout: Layout, alone: bool) -> str:
     width, height = max(width, 1010.0), height + _LEGEND_HEIGHT
   size = f'width="{width:g}" height="{height:g}"'
   parts = [
-    f'<svg xmlns="http://www.w3.org/2000/svg" class="circuit" {size} '
-    f'viewBox="0 0 {width:g} {height:g}">'
+    (
+      f'<svg xmlns="http://www.w3.org/2000/svg" class="circuit" {size} '
+      f'viewBox="0 0 {width:g} {height:g}">'
+    )
   ]
   if alone:
     parts.append(f'<style>{read_asset("circuit.css")}</style>')

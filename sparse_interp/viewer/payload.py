@@ -136,6 +136,9 @@ def downsample(
     steps: ascending.
     values: as many.
     points: about the number to keep.
+
+    >>> downsample(range(100), [0] * 50 + [9] + [0] * 49, points=4)
+    ([0, 50, 51, 99], [0, 9, 0, 0])
   """
   if len(steps) <= points:
     return list(steps), list(values)
@@ -208,7 +211,9 @@ def _history_curves(document: Mapping[str, Any]) -> list[dict]:
       if is_finite(value)
     ]
     if pairs:
-      steps, values = downsample(*map(list, zip(*pairs, strict=True)))
+      steps, values = downsample(
+        [step for step, _ in pairs], [value for _, value in pairs]
+      )
       series = [{'name': title, 'steps': steps, 'values': values}]
       unit = 'in pruning, of a batch' if field == 'task_loss' else 'in pruning'
       charts.append({'title': title, 'unit': unit, 'series': series})

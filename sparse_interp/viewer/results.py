@@ -6,7 +6,7 @@ neither says is not said.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from sparse_interp.viewer.artifacts import StoredCircuit
 
@@ -202,7 +202,8 @@ def _nonzero_tile(nonzeros: Mapping[str, Any]) -> list[list[str]]:
   return [[f'1 in {size / found:.3g}', words]]
 
 
-def is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> TypeGuard[int | float]:
+  """Whether a value of JSON is a number that can be shown."""
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
   return is_number and math.isfinite(value)
 

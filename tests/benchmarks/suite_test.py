@@ -141,12 +141,12 @@ def test_tables_are_made_from_results_alone(tmp_path):
   found, _ = run([a_case(other=other)], tmp_path)
   result = {'about': ABOUT, 'least_repetitions': 4, 'cases': found}
   workdir_lib.write_json(tmp_path / 'kernels_here.json', result)
-  readme = f'before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n'
-  made = tables.with_tables(readme, tmp_path)
+  page = f'before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n'
+  made = tables.with_tables(page, tmp_path)
   assert made.startswith('before\n')
   assert made.endswith('\nafter\n')
   assert '| size | ours |' in made
   assert 'old' not in made
   assert tables.with_tables(made, tmp_path) == made
-  with pytest.raises(ValueError, match=r'README\.md must have'):
+  with pytest.raises(ValueError, match=r'docs/kernels\.md must have'):
     tables.with_tables('nothing', tmp_path)
