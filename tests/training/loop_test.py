@@ -228,11 +228,11 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
 
 def test_a_measurement_that_is_not_finite_is_not_logged(tmp_path):
   def measure(step, numbers, state, thorough):
-    return {'loss': 1.0, 'off': float('nan') if step == 20 else 1.0}
+    return {'loss': 1.0, 'off': float('nan') if step == 40 else 1.0}
 
   message = refusal(tmp_path, measure=measure)
-  assert message.startswith('off must be finite, got nan at step 20; there')
-  assert [row['step'] for row in rows(tmp_path)] == [10]
+  assert message.startswith('off must be finite, got nan at step 40; the last')
+  assert [row['step'] for row in rows(tmp_path)] == [10, 20, 30]
 
 
 def test_progress_has_speed_and_time_left(tmp_path, monkeypatch, capsys):
@@ -290,23 +290,30 @@ def start(workdir):
   )
 
 
+def kill_at_last(process, seconds):
+  time.sleep(seconds)
+  process.kill()
+  process.communicate()
+  assert process.returncode == -signal.SIGKILL
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('seed', range(3))
 def test_killed_at_random_steps_it_ends_with_the_same_bits(
   seed, undisturbed, tmp_path
 ):
   rng = random.Random(seed)
-  for _ in range(2):
-    process = start(tmp_path)
-    for _ in range(rng.randrange(1, 6)):
-      process.stdout.readline()
-    time.sleep(rng.uniform(0, 0.3))
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+  process = start(tmp_path)
+  for _ in range(rng.randrange(4)):
+    process.stdout.readline()
+  kill_at_last(process, rng.uniform(0, 0.2))
+  process = start(tmp_path)
+  while not (tmp_path / 'checkpoints' / '25').exists():
+    time.sleep(0.01)
+  kill_at_last(process, rng.uniform(0, 0.8))
   output, _ = (process := start(tmp_path)).communicate()
   assert process.returncode == 0, output
-  assert re.search(r'continues from step [1-9]', output), output
+  assert re.search(r'continues from step (25|50)', output), output
   assert_same_end(tmp_path, undisturbed)
 
 
