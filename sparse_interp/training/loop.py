@@ -118,8 +118,7 @@ def opened(
     work = Work(workdir, phase, keep, claim, manager, stop, begun)
     with contextlib.closing(manager):
       yield work
-    late = stop.is_set()  # too late for the loop
-    if late:
+    if late := stop.is_set():  # for the loop
       work.say(f'stopped by {stop.signal}; the same command goes on')
   if late:
     sys.exit(0)
@@ -133,7 +132,7 @@ def numbers_alone(
   return {name: float(value) for name, value in numbers.items()}
 
 
-def check_same(hashes: Mapping[str, str], before: Mapping[str, str]) -> None:
+def _check_same(hashes: Mapping[str, str], before: Mapping[str, str]) -> None:
   """Raises ValueError unless the data is what a run began with."""
   for what in {**before, **hashes}:
     now, then = hashes.get(what, 'none'), before.get(what, 'none')
@@ -160,7 +159,7 @@ def run(
   eval_every: int | None = None,
   checkpoint_every: int = 1000,
   hashes: Mapping[str, str] | None = None,
-  check_same: Callable[[Any, Any], None] = check_same,
+  check_same: Callable[[Any, Any], None] = _check_same,
   remedy: str = checkpoints.REMEDY,
 ) -> Trained:
   """Trains from the latest checkpoint, or from the beginning, to the end.

@@ -16,7 +16,7 @@ import optax
 from sparse_interp.training import loop
 
 SLOPE, INTERCEPT = np.float32([1.0, -2.0, 0.5]), np.float32(0.25)
-EXAMPLES, STEPS = 32, 60
+EXAMPLES, STEPS = 32, 63
 _SEED = 5
 
 
@@ -86,7 +86,7 @@ def measure(step, numbers, state, thorough):
   return row
 
 
-def train(workdir, batches=None, step=step, **options):
+def train(workdir, batches=None, step=step, keep=2, **options):
   """Trains, or goes on; see `loop.run` for what may be asked for otherwise."""
   options = {
     'steps': STEPS,
@@ -98,7 +98,7 @@ def train(workdir, batches=None, step=step, **options):
   } | options
   batches = Examples() if batches is None else batches
   config = {'seed': _SEED}
-  with loop.opened(workdir, config, 'regression', keep=2) as work:
+  with loop.opened(workdir, config, 'regression', keep) as work:
     return loop.run(step, init, batches, work, **options)
 
 
