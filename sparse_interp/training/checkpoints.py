@@ -1,26 +1,39 @@
 """Checkpoints: all that is known of orbax.
 
-A checkpoint is a directory `checkpoints/<step>` with three items: `params`,
-`opt_state` and `progress`, a sealed JSON object that holds the step, what lives
-on the host (state of the data iterator, losses not yet logged, seconds spent),
-and a fingerprint of every array. It is written in the background under another
-name and renamed when complete. What is read is compared with its fingerprints,
-and the number of a directory with the step inside; what is saved was finite.
+A checkpoint is a directory `checkpoints/<step>` with an item for each field of
+the state, such as `params` and `opt_state`, and `progress`, a sealed JSON
+object that holds the step, what lives on the host (state of the data iterator,
+losses not yet logged, seconds spent), and a fingerprint of every array. It is
+written in the background under another name and renamed when complete. What is
+read is compared with its fingerprints, and the number of a directory with the
+step inside; what is saved was finite.
 """
 
 import pathlib
-import re
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import orbax.checkpoint as ocp
 
 from sparse_interp.files import quiet
 from sparse_interp.training import record as record_lib
-from sparse_interp.training.state import TrainState
 
 _DIRECTORY = 'checkpoints'
+REMEDY = 'lower the learning rate in another workdir'
+
+
+@runtime_checkable
+class State(Protocol):
+  """All that a training step changes: a NamedTuple, with the step inside.
+
+  Its fields are arrays of numbers or trees of them; none is called `progress`.
+  """
+
+  @property
+  def step(self) -> Any:
+    """Number of updates made so far."""
+
+  def _asdict(self) -> dict[str, Any]: ...
 
 
 @quiet.libraries()
@@ -44,8 +57,16 @@ def open_manager(workdir: str | pathlib.Path, keep: int) -> Any:
   )
 
 
-def save(manager: Any, state: TrainState, progress: dict[str, Any]) -> None:
+def save(
+  manager: Any, state: State, progress: dict[str, Any], remedy: str = REMEDY
+) -> None:
   """Starts to save; `manager.wait_until_finished()` waits for the end.
+
+  Args:
+    manager: from `open_manager`.
+    state: what is saved, under the number of its step.
+    progress: JSON values of what lives on the host.
+    remedy: what to do about a state that is not finite.
 
   Raises:
     ValueError: a tensor holds an entry that is not finite. Nothing is written.
@@ -55,17 +76,25 @@ def save(manager: Any, state: TrainState, progress: dict[str, Any]) -> None:
   if broken:
     raise ValueError(
       f'{broken[0]} must be finite to be saved, got an entry that is not at '
-      f'step {step}{record_lib.and_more(broken)}; {last_good(manager)}; lower '
-      'optimizer.learning_rate in another workdir.'
+      f'step {step}{record_lib.and_more(broken)}; {last_good(manager)}; '
+      f'{remedy}.'
     )
+  items = {
+    name: ocp.args.StandardSave(item) for name, item in _items(state).items()
+  }
   manager.save(
     step,
-    args=ocp.args.Composite(
-      params=ocp.args.StandardSave(state.params),
-      opt_state=ocp.args.StandardSave(state.opt_state),
-      progress=ocp.args.JsonSave(record),
-    ),
+    args=ocp.args.Composite(**items, progress=ocp.args.JsonSave(record)),
   )
+
+
+def _items(state: State) -> dict[str, Any]:
+  """What orbax saves by its name: trees, neither empty nor a single array."""
+  return {
+    name: {name: item} if jax.tree_util.all_leaves([item]) else item
+    for name, item in state._asdict().items()
+    if jax.tree.leaves(item)
+  }
 
 
 def last_good(manager: Any) -> str:
@@ -131,18 +160,18 @@ def latest_progress(manager: Any) -> dict[str, Any] | None:
   try:
     return _record(path)['progress']
   except Exception as error:
-    raise _refusal(path, error, 'delete it and run again') from error
+    raise record_lib.refusal(path, error, 'delete it and run again') from error
 
 
 @quiet.libraries()
 def restore(
-  manager: Any, abstract_state: Any
-) -> tuple[TrainState, dict[str, Any]] | None:
+  manager: Any, abstract_state: State
+) -> tuple[State, dict[str, Any]] | None:
   """Reads the latest checkpoint onto the devices that the state asks for.
 
   Args:
     manager: from `open_manager`.
-    abstract_state: TrainState of `jax.ShapeDtypeStruct` with shardings.
+    abstract_state: state of `jax.ShapeDtypeStruct` with shardings.
 
   Returns:
     (state, progress), or None when there is no checkpoint.
@@ -169,7 +198,7 @@ def restore(
       'run again to begin again'
     )
     path = manager.directory / str(steps[0])
-    raise _refusal(path, error, remedy) from error
+    raise record_lib.refusal(path, error, remedy) from error
 
 
 def drop_surplus(manager: Any, keep: int) -> None:
@@ -222,20 +251,14 @@ def load_params(
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   try:
     expected = record_lib.of_params(_record(path))
-    target = _tree(
-      {
-        name: jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=device)
-        for name, (dtype, shape, _) in expected.items()
-      }
-    )
+    target = record_lib.abstract(expected, device)
     with ocp.StandardCheckpointer() as checkpointer:
       params = checkpointer.restore(path / 'params', target['params'])
     record_lib.compare({'params': params}, expected)
     return params
   except Exception as error:  # orbax raises nearly everything
-    raise _refusal(
-      path, error, 'delete it and run again what wrote it'
-    ) from error
+    remedy = 'delete it and run again what wrote it'
+    raise record_lib.refusal(path, error, remedy) from error
 
 
 def _record(path: Any) -> dict[str, Any]:
@@ -244,30 +267,22 @@ def _record(path: Any) -> dict[str, Any]:
   return record_lib.read(file, int(path.name))
 
 
-def _tree(named: Mapping[str, Any]) -> dict[str, Any]:
-  """Nested dicts from {'a/b': leaf}."""
-  tree = {}
-  for name, leaf in named.items():
-    *path, last = name.split('/')
-    node = tree
-    for key in path:
-      node = node.setdefault(key, {})
-    node[last] = leaf
-  return tree
-
-
 def _read(
-  manager: Any, step: int, abstract_state: Any
-) -> tuple[TrainState, dict[str, Any]]:
+  manager: Any, step: int, abstract_state: State
+) -> tuple[State, dict[str, Any]]:
   record = _record(manager.directory / str(step))
-  items = manager.restore(
+  asked = _items(abstract_state)
+  found = manager.restore(
     step,
     args=ocp.args.Composite(
-      params=ocp.args.StandardRestore(abstract_state.params),
-      opt_state=ocp.args.StandardRestore(abstract_state.opt_state),
+      **{name: ocp.args.StandardRestore(item) for name, item in asked.items()}
     ),
   )
-  state = TrainState(items.params, items.opt_state)
+  fields = abstract_state._asdict()
+  for name in asked:
+    single = jax.tree_util.all_leaves([fields[name]])
+    fields[name] = found[name][name] if single else found[name]
+  state = type(abstract_state)(**fields)
   record_lib.compare(state, record['arrays'])
   if int(state.step) != step:
     raise record_lib.OtherStepError(
@@ -276,28 +291,9 @@ def _read(
   return state, record['progress']
 
 
-def _is_good(manager: Any, step: int, abstract_state: Any) -> bool:
+def _is_good(manager: Any, step: int, abstract_state: State) -> bool:
   try:
     _read(manager, step, abstract_state)
   except Exception:  # noqa: BLE001 (orbax raises nearly everything)
     return False
   return True
-
-
-def _refusal(path: Any, error: Exception, remedy: str) -> ValueError:
-  if isinstance(error, record_lib.OtherStepError):
-    return ValueError(
-      f'checkpoint must be under the number of its step, got {path} with '
-      f'{error}; {remedy}.'
-    )
-  return ValueError(
-    f'checkpoint must be complete and as it was written, got a damaged {path} '
-    f'({_gist(error)}); {remedy}.'
-  )
-
-
-def _gist(error: Exception) -> str:
-  """The first sentence of an error in one line."""
-  kind = '' if type(error) is ValueError else f'{type(error).__name__}: '
-  text = re.sub(r'\s+', ' ', f'{kind}{error}')
-  return text if len(text) <= 120 else text[:117] + '...'

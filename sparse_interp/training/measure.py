@@ -1,7 +1,6 @@
 """What is measured on a model in training: one row of numbers per call."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,8 +10,8 @@ import optax
 
 from sparse_interp.models import GPT
 from sparse_interp.sparsity import schedules, statistics
-from sparse_interp.training import checkpoints, sharding
 from sparse_interp.training import plan as plan_lib
+from sparse_interp.training import sharding
 from sparse_interp.training import state as state_lib
 
 
@@ -104,27 +103,3 @@ def nonzeros(params: Any, plan: plan_lib.Plan) -> dict[str, dict[str, int]]:
     }
     for name, tensor in statistics.named_tensors(params).items()
   }
-
-
-def finite(losses: Sequence[Any], step: int, manager: Any) -> list[float]:
-  """Fetches the losses of the updates up to `step`.
-
-  Raises:
-    ValueError: one is not finite.
-  """
-  losses = [float(loss) for loss in jax.device_get(losses)]
-  for i, loss in enumerate(losses):
-    check_finite('train_loss', loss, step - len(losses) + i + 1, manager)
-  return losses
-
-
-def check_finite(
-  name: str, value: float | int, step: int, manager: Any
-) -> None:
-  """Raises ValueError if a number of the run is not finite."""
-  if not math.isfinite(value):
-    where = checkpoints.last_good(manager)
-    raise ValueError(
-      f'{name} must be finite, got {value} at step {step}; {where}; lower '
-      'optimizer.learning_rate in another workdir.'
-    )

@@ -3,7 +3,7 @@
 metrics.jsonl has one JSON object per logged step, in order. A checkpoint knows
 how long the file was and its hash. A run that was killed and restarted from
 step s compares them and drops the rows after s, so that its file ends equal to
-that of an undisturbed run except for `tokens_per_second`.
+that of an undisturbed run except for `tokens_per_second` and its like.
 """
 
 import hashlib
@@ -177,12 +177,18 @@ def say(phase: str, text: str) -> None:
 
 
 def progress_line(
-  step: int, total: int, loss: float, tokens_per_second: float, left: float
+  step: int,
+  total: int,
+  loss: float,
+  speed: float,
+  left: float,
+  unit: str = 'tokens',
 ) -> str:
   """E.g. 'step 1200/6000  loss 2.3456  41200 tokens/s  3 min 10 s left'."""
+  shown = f'{speed:.0f}' if speed >= 10 else f'{speed:.2g}'
   return (
     f'step {step:>{len(str(total))}}/{total}  loss {loss:.4f}  '
-    f'{tokens_per_second:.0f} tokens/s  {duration(left)} left'
+    f'{shown} {unit}/s  {duration(left)} left'
   )
 
 
@@ -197,12 +203,17 @@ def duration(seconds: float | int) -> str:
 
 
 class Clock:
-  """Tokens per second and time left, without the time of compilation."""
+  """Speed and time left, without the time of compilation."""
 
-  def __init__(self, step: int, tokens_per_step: int):
-    """Begins at `step`, the number of updates made before this process."""
+  def __init__(self, step: int, per_step: int):
+    """Begins to count.
+
+    Args:
+      step: number of updates made before this process.
+      per_step: what one step gets through, e.g. tokens.
+    """
     self._first = step + 1
-    self._tokens_per_step = tokens_per_step
+    self._per_step = per_step
     self._start = self._lap = (step, time.monotonic())
 
   def start_after_compilation(self, step: int, numbers: Any) -> None:
@@ -212,14 +223,14 @@ class Clock:
       self._start = self._lap = (step, time.monotonic())
 
   def lap(self, step: int, total: int) -> tuple[float, float]:
-    """(tokens per second since the last lap, seconds left).
+    """(what was got through per second since the last lap, seconds left).
 
     The time left follows the mean since the start, which has its share of
     validation and checkpoints; a lap has either none or too much of them.
     """
     now = (step, time.monotonic())
     left = (total - step) * _seconds_per_step(self._start, now)
-    speed = self._tokens_per_step / _seconds_per_step(self._lap, now)
+    speed = self._per_step / _seconds_per_step(self._lap, now)
     self._lap = now
     return speed, left
 

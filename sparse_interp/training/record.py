@@ -5,8 +5,11 @@ checkpoint is read.
 """
 
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
+
+import jax
 
 from sparse_interp.files import sealed
 from sparse_interp.training import fingerprint
@@ -64,6 +67,26 @@ def of_params(record: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
+def abstract(prints: Mapping[str, Any], where: Any) -> dict[str, Any]:
+  """What arrays are read into.
+
+  Args:
+    prints: their fingerprints by name, e.g. 'params/h_0/mlp/c_fc/kernel'.
+    where: sharding of all of them.
+
+  Returns:
+    Nested dicts, one a part of a name, of `jax.ShapeDtypeStruct`.
+  """
+  tree = {}
+  for name, (dtype, shape, _) in prints.items():
+    *path, last = name.split('/')
+    node = tree
+    for key in path:
+      node = node.setdefault(key, {})
+    node[last] = jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=where)
+  return tree
+
+
 def compare(tree: Any, expected: Mapping[str, Any]) -> None:
   """Raises ValueError unless the arrays are those of the fingerprints."""
   found, _ = fingerprint.look(tree)
@@ -74,3 +97,23 @@ def compare(tree: Any, expected: Mapping[str, Any]) -> None:
 def and_more(names: list[str]) -> str:
   """What follows the first of several names."""
   return f' and in {len(names) - 1} more' if len(names) > 1 else ''
+
+
+def refusal(path: Any, error: Exception, remedy: str) -> ValueError:
+  """What is said of a checkpoint that is not what was written."""
+  if isinstance(error, OtherStepError):
+    return ValueError(
+      f'checkpoint must be under the number of its step, got {path} with '
+      f'{error}; {remedy}.'
+    )
+  return ValueError(
+    f'checkpoint must be complete and as it was written, got a damaged {path} '
+    f'({_gist(error)}); {remedy}.'
+  )
+
+
+def _gist(error: Exception) -> str:
+  """The first sentence of an error in one line."""
+  kind = '' if type(error) is ValueError else f'{type(error).__name__}: '
+  text = re.sub(r'\s+', ' ', f'{kind}{error}')
+  return text if len(text) <= 120 else text[:117] + '...'

@@ -65,6 +65,25 @@ def state_shardings(
   )
 
 
+def placed(abstract_state: Any, shardings: Any) -> Any:
+  """A tree of `jax.ShapeDtypeStruct` that says where its arrays shall live."""
+  return jax.tree.map(
+    lambda leaf, where: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=where
+    ),
+    abstract_state,
+    shardings,
+  )
+
+
+def on_first_device(abstract_state: Any) -> Any:
+  """`placed`, with every array on the first device of this process."""
+  where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return placed(
+    abstract_state, jax.tree.map(lambda leaf: where, abstract_state)
+  )
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Sharding of a (batch, time) array: rows over all devices."""
   return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,18 @@ def state(step, value=None):
 ABSTRACT = jax.tree.map(
   lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state(0)
 )
+
+
+class Counted(NamedTuple):
+  """A state of other fields, one of them an array alone, one of no arrays."""
+
+  count: Any
+  scales: Any
+  nothing: Any
+
+  @property
+  def step(self):
+    return self.count
 
 
 def save(workdir, *steps, keep=2):
@@ -79,6 +92,21 @@ def test_what_was_saved_comes_back(tmp_path):
   assert progress == {'losses': [2]}
   params = checkpoints.load_params(tmp_path, 1)
   jax.tree.map(np.testing.assert_array_equal, params, state(1).params)
+
+
+def test_a_state_of_any_fields_comes_back(tmp_path):
+  whole = Counted(jnp.int32(3), {'a': [jnp.ones(2), jnp.zeros(())]}, ((), None))
+  manager = checkpoints.open_manager(tmp_path, 1)
+  checkpoints.save(manager, whole, {})
+  manager.wait_until_finished()
+  like = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), whole
+  )
+  found, _ = checkpoints.restore(manager, like)
+  manager.close()
+  assert jax.tree.structure(found) == jax.tree.structure(whole)
+  jax.tree.map(np.testing.assert_array_equal, found, whole)
+  assert isinstance(found.step, jax.Array)
 
 
 def test_no_flipped_bit_restores_other_numbers(tmp_path):

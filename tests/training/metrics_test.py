@@ -158,5 +158,7 @@ def test_progress_names_step_loss_speed_and_time_left():
   assert line == (
     'step  120/6000  loss 2.3457  41234 tokens/s  3 min 10 s left'
   )
+  line = metrics.progress_line(7, 60, 2.0, 0.516, 42.0, 'steps')
+  assert line == 'step  7/60  loss 2.0000  0.52 steps/s  42 s left'
   assert metrics.duration(42) == '42 s'
   assert metrics.duration(5 * 3600 + 120) == '5 h 02 min'
