@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Int32
 
 from sparse_interp.files import versions
 from sparse_interp.files.record_files import Records
-from sparse_interp.models import GPT, GPTConfig, frozen
+from sparse_interp.models import GPT, GPTConfig, frozen, sites
 from sparse_interp.models.params_hash import hash_params
 from sparse_interp.records import excerpts, lots, unit_names
 from sparse_interp.records.running import Chunk, Running, Sizes
@@ -27,6 +27,8 @@ from sparse_interp.records.running import Chunk, Running, Sizes
 # Tokens whose activations are held at once, for all units of a pass: sums are
 # over chunks of so many, and so the same for every batch size.
 _CHUNK = 2**16
+# Of one call of the model: bytes of its activations, roughly, and tokens.
+_CALL_BYTES, _CALL_TOKENS = 2**28, 2**12
 # Numbers of tokens are counted in 32 bits.
 _MOST_TOKENS = 2**32 - 1
 
@@ -75,7 +77,6 @@ def record(
   random: int = 10,
   length: int = 64,
   seed: int = 0,
-  batch_size: int = 32,
   memory: int = 2**30,
 ) -> Records:
   """Records activations of units on excerpts of a text.
@@ -110,14 +111,12 @@ def record(
     random: excerpts of this kind.
     length: tokens of an excerpt, at most; that of a window where it is shorter.
     seed: of what is chosen at random.
-    batch_size: windows that the model is given at once.
     memory: bytes for what is kept of units during a pass. It decides about the
       number of passes, and comes on top of what the model needs for a batch.
 
   Returns:
-    Records. The same arguments give the same on one machine. With another
-    batch size the model may round otherwise; then, what is chosen by these
-    activations follows.
+    Records. The same model, units, text and seed give the same bytes on one
+    machine, whatever the memory; and a unit has what it has alone.
 
   Raises:
     ValueError: an argument is out of its range, the model has no text or no
@@ -132,7 +131,6 @@ def record(
     'random': (random, 0),
     'length': (length, 1),
     'seed': (seed, 0),
-    'batch_size': (batch_size, 1),
     'memory': (memory, 1),
   }
   for name, (value, least) in counts.items():
@@ -153,9 +151,7 @@ def record(
   for start in range(0, len(parsed), at_once):
     part = parsed[start : start + at_once]
     running = Running([unit.name for unit in part], sizes, seed)
-    for chunk, rows in _chunks(
-      config, params, text, part, in_chunk, batch_size
-    ):
+    for chunk, rows in _chunks(config, params, text, part, in_chunk):
       for unit, row in enumerate(rows):
         running.take(unit, chunk, row)
     parts.append(excerpts.finish(running, sizes, text, first=start))
@@ -222,14 +218,14 @@ def _chunks(
   text: Int32[np.ndarray, 'windows time'],
   units: Sequence[unit_names.Unit],
   in_chunk: int,
-  batch_size: int,
 ) -> Iterator[tuple[Chunk, Float[np.ndarray, 'units tokens']]]:
   """Chunks of the text, and what the units do on each; overwritten by the next.
 
-  Every call of the model has batch_size windows, so that it is compiled once;
-  what is missing at the end of a chunk is filled up, and left out again.
+  Every call of the model has as many windows, so that it is compiled once; what
+  is missing at the end of a chunk is filled up, and left out again.
   """
   window = text.shape[1]
+  batch_size = _batch_size(config, window)
   rows, channels = {}, {}
   for row, unit in enumerate(units):
     rows.setdefault(unit.site, []).append(row)
@@ -256,6 +252,18 @@ def _chunks(
       ),
       held[:, : part.size],
     )
+
+
+def _batch_size(config: GPTConfig, window: int) -> int:
+  """Windows for one call of the model: a power of two.
+
+  It follows from the model and the text alone, and is nobody's to choose: sums
+  of products are rounded in another order when there are more or fewer rows.
+  """
+  width = 2 * sum(sites.node_sites(config).values()) + config.n_heads * window
+  fit = min(_CALL_BYTES // (4 * width * window), _CALL_TOKENS // window)
+  fit = max(1, fit)
+  return 2 ** (fit.bit_length() - 1)
 
 
 @functools.partial(jax.jit, static_argnames='config')

@@ -134,7 +134,8 @@ class Running:
     window = np.arange(chunk.window, chunk.window + len(lot))
     place = window * size + lots.places(random_key, lot, size)
     self.random.offer(unit, lot, place, row, first)
-    where = np.flatnonzero(row)
+    active = row != 0
+    where = np.flatnonzero(active)
     if not len(where):
       return
 
@@ -153,7 +154,7 @@ class Running:
 
     # One a window, so that ten tops are not one place in the text: the first
     # among the highest.
-    windows = np.where(row == 0, np.float32(-np.inf), row).reshape(-1, size)
+    windows = np.where(active, row, np.float32(-np.inf)).reshape(-1, size)
     best = windows.argmax(axis=1)
     height = np.take_along_axis(windows, best[:, None], axis=1)[:, 0]
     there = height > -np.inf
