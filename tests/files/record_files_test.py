@@ -54,9 +54,12 @@ def directory(tmp_path):
 
 
 def changed(directory, **fields):
-  """Writes other records there, unchecked."""
-  records = dataclasses.replace(make_records(), **fields)
-  record_files.write(records, directory)
+  """Writes other records there, with hashes that fit, but unchecked."""
+  record_files.write(make_records(), directory)
+  document, arrays = artifact.read(record_files.FORMAT, directory)
+  for name, value in fields.items():
+    (arrays if name in record_files.ARRAYS else document)[name] = value
+  artifact.write(record_files.FORMAT, directory, document, arrays)
   return directory
 
 
@@ -100,7 +103,7 @@ def test_rows_are_those_of_a_unit_and_a_kind():
   assert records.rows('final_resid:0', 'top').tolist() == []
   with pytest.raises(ValueError, match='one of the 2 recorded, such as 0'):
     records.rows('final_resid:1')
-  with pytest.raises(ValueError, match="kind must be one of top, .*got 'best'"):
+  with pytest.raises(ValueError, match='kind must be one of top, quantile,'):
     records.rows('final_resid:0', 'best')
 
 
@@ -190,8 +193,13 @@ def _set(array, *index, to):
     ({'model': []}, 'model as an object'),
     ({'model': {}}, 'vocab_size, got none'),
     ({'model': {'vocab_size': 8}}, 'tokens from 0 to 7, got 1 to 8'),
-    ({'pieces': {1: 'a', 2: 'b'}}, 'the tokens that pieces name'),
-    ({'pieces': {1: 'a', 2: 3, 8: ''}}, 'pieces as pairs of token and text'),
+    ({'pieces': [[1, 'a'], [2, 'b']]}, 'the tokens that pieces name'),
+    (
+      {'pieces': [[1, 'a'], [2, 3], [8, '']]},
+      'pieces as pairs of token and text',
+    ),
+    ({'pieces': [[2, 'a'], [1, 'b']]}, 'pieces by token, ascending'),
+    ({'pieces': [[1, 'a'], 2]}, 'pieces as pairs'),
     ({'mean': _set('mean', 0, to=np.inf)}, 'finite numbers in mean'),
     ({'mean': np.zeros(2, np.float32)}, 'mean as float64 (2,), got float32'),
     ({'active': _set('active', 0, to=1.5)}, 'shares from 0 to 1'),
@@ -233,5 +241,5 @@ def test_records_may_be_empty(tmp_path):
     for name, (_, shape) in record_files.ARRAYS.items()
     if shape[0] == 'excerpts'
   }
-  changed(tmp_path, **empty, top=0, per_quantile=0, random=0, pieces={})
+  changed(tmp_path, **empty, top=0, per_quantile=0, random=0, pieces=[])
   assert not len(record_files.read(tmp_path).unit)
