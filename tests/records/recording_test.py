@@ -17,6 +17,7 @@ from sparse_interp.models.params_hash import hash_params
 from sparse_interp.models.sites import node_sites
 from sparse_interp.records import recording
 from sparse_interp.records.recording import record
+from sparse_interp.records.running import Running, Sizes
 from tests.records.reference import assert_as_defined
 
 CONFIG = GPTConfig(
@@ -218,6 +219,16 @@ def test_what_does_not_fit_the_sample_is_left_to_its_lot():
       model, [f'{SITE}:0'], top=2, quantiles=2, per_quantile=1, random=1
     )
   assert_as_defined(records, values, model.windows)
+
+
+def test_memory_is_what_is_counted():
+  sizes = Sizes(3, 4, 2, 5, length=6, window=7)
+  assert sizes.sampled == 4 * (24 + 16)
+  running = Running(['a:0', 'a:1'], sizes, seed=0)
+  large = [running.histogram]
+  for kept in (running.top, running.sample, running.random):
+    large += [kept.rank, kept.place, kept.values]
+  assert sum(array.nbytes for array in large) == 2 * sizes.bytes_of_unit
 
 
 def test_pieces_are_those_of_the_tokens_in_excerpts(model, tmp_path):
