@@ -81,7 +81,7 @@ def main(directory):
     'seconds': round(seconds, 1),
     'processor_seconds': round(used, 1),
     'load': round(os.getloadavg()[0], 1),
-    # Of Linux, in KiB.
+    # Linux counts in KiB.
     'gigabytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024e-9,
     'sha256': digest.hexdigest(),
   }
