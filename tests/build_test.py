@@ -258,6 +258,8 @@ def test_only_models_import_flax():
     ('circuits', ':training'),
     ('circuits', ':interop'),
     ('interop', ':training'),
+    ('records', ':circuits'),
+    ('records', ':training'),
     ('viewer', ':circuits'),
     ('viewer', ':models'),
     ('viewer', '@pip//jax'),

@@ -1,0 +1,1 @@
+"""Activations of units on excerpts of text: top, by quantile and at random."""
