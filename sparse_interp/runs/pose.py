@@ -91,9 +91,11 @@ def why_none(entries: Mapping[str, Any], target: float) -> str:
   if not posed:
     return next(iter(entries.values()))['unposable']
   losses = ', '.join(f'{n} {e["full_loss"]:.3f}' for n, e in posed.items())
+  listed = any('pairs_file' in entry for entry in posed.values())
+  text = ' or on text with such prompts' if listed else ''
   return (
     f'prune.target_loss must be reached by the full model on one of tasks, got '
-    f'{target} and losses of {losses}; train the model longer, raise the '
+    f'{target} and losses of {losses}; train the model longer{text}, raise the '
     'target or choose other tasks.'
   )
 

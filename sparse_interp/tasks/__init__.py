@@ -86,9 +86,13 @@ def _check_name(task: Task, source: str, found: dict[str, str]) -> None:
     taken = {}
   taken |= found
   name = task.name.lower()
+  if taken.get(name) == source:
+    raise ValueError(
+      f'tasks must be named once each, got {source} twice; leave one out.'
+    )
   if name in taken:
     raise ValueError(
       f'tasks must have a name each, got {task.name} of {source} and of '
-      f'{taken[name]}; {"rename the file" if task.listed else "leave one out"}.'
+      f'{taken[name]}; rename the file.'
     )
   found[name] = source

@@ -81,9 +81,10 @@ def read_task(path: str | os.PathLike[str]) -> Task:
   for split, found in of_split.items():
     if not found:
       raise ValueError(
-        f'{path} must have pairs for both splits, got none to {split} with '
-        f'among {len(pairs):,}, of which {len(groups):,} share no prompt with '
-        'others; write more pairs with prompts of their own.'
+        f'{path} must have pairs for both splits, got no {split} pair among '
+        f'{len(pairs):,}, in {len(groups):,} groups that share no prompt; '
+        'write more pairs with prompts of their own'
+        f'{f", or give some the split {split}" if len(groups) > 1 else ""}.'
       )
   first = of_split['train'][0][0]
   return Task(
@@ -120,13 +121,11 @@ def _rows(path: pathlib.Path) -> list[_Row]:
     except ValueError as error:
       wrong.append((number, error))
   if wrong:
-    count = f'{len(wrong):,} of {len(wrong) + len(rows):,} lines'
     number, error = wrong[0]
-    if len(wrong) == 1:
-      got = f'{error} in line {number:,}'
-    else:
-      got = f'none in {count}, the first of them {error} in line {number:,}'
-    remedy = 'it' if len(wrong) == 1 else 'them'
+    got, remedy = f'line {number:,} with {error}', 'it'
+    if len(wrong) > 1:
+      lines = f'{len(wrong):,} of {len(wrong) + len(rows):,} lines without'
+      got, remedy = f'{lines}, the first {got}', 'them'
     raise ValueError(
       f'{path} must hold a pair of prompts as JSON in each line, got {got}; '
       f'correct or remove {remedy}.'
@@ -175,14 +174,16 @@ def _two_texts(value: Mapping[str, Any], field: str) -> list[str]:
   if not isinstance(texts, list):
     raise ValueError(f'{json_text.kind(texts)} as {field} instead of two texts')
   if len(texts) != 2:
-    raise ValueError(f'{len(texts):,} {field} instead of two')
+    raise ValueError(
+      f'a list of {len(texts):,} as {field} instead of two texts'
+    )
   for text in texts:
     if not isinstance(text, str):
       raise ValueError(f'{json_text.kind(text)} among {field}')
     if not text:
       raise ValueError(f'an empty text among {field}')
   if texts[0] == texts[1]:
-    raise ValueError(f'twice {_short(texts[0])} as {field}, which must differ')
+    raise ValueError(f'both {field} {_short(texts[0])}')
   return texts
 
 
