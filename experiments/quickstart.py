@@ -37,12 +37,13 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
   config = configs.load(f'pretrain/{size}')
   config.run = 'quickstart'
 
-  config.tasks = 'all'  # or names with commas between
+  config.tasks = 'all'  # or names and files of pairs with commas between
   # Circuits are found for so many learned tasks, in the published order; None
   # for all, as in experiments/prune.py.
   config.circuits_at_most = sections.optional(int, 8)
 
   config.pairs = config_dict.ConfigDict()
+  # All that a file of pairs has, if it has fewer.
   config.pairs.train = 768  # pairs of prompts to prune on
   config.pairs.test = 256  # pairs that only measure
   config.pairs.length = 80  # longest prompt, in tokens

@@ -5,18 +5,18 @@ from typing import Any, NamedTuple
 
 from ml_collections import config_dict
 
-from sparse_interp import tasks as tasks_lib
 from sparse_interp.circuits import gated_model
 from sparse_interp.circuits.counting import counting
 from sparse_interp.circuits.faithfulness import evaluate_model
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.task_loss import make_pairs
-from sparse_interp.configs import fields, sections
+from sparse_interp.configs import sections
 from sparse_interp.models import GPTConfig
-from sparse_interp.runs import table
+from sparse_interp.runs import pair_files, table
 from sparse_interp.runs.pretrained import Model
 from sparse_interp.tasks.encoding import EncodedTask, encode_task
+from sparse_interp.tasks.pairs import Task
 from sparse_interp.training import estimate, free_memory, metrics
 
 _PHASE = 'prune'
@@ -28,23 +28,12 @@ class Measured(NamedTuple):
   Attributes:
     entry: of the task in summary.json.
     pairs: for training and for tests; None where it cannot be posed.
+    task: that was posed.
   """
 
   entry: dict[str, Any]
   pairs: tuple[EncodedTask, EncodedTask] | None
-
-
-def task_names(config: config_dict.ConfigDict) -> list[str]:
-  """Names of the tasks asked for, all of them for 'all'."""
-  if config.tasks == 'all':
-    return list(tasks_lib.TASKS)
-  names = fields.names_in(config.tasks)
-  if not names:
-    raise ValueError(
-      'tasks must be all, or names with commas between, got '
-      f'{config.tasks!r}; choose e.g. {next(iter(tasks_lib.TASKS))}.'
-    )
-  return [task.name for task in tasks_lib.get_tasks(names)]
+  task: Task
 
 
 def measure_tasks(
@@ -63,8 +52,8 @@ def measure_tasks(
   check_memory(config, model.config)
   gated = gated_model.make(model.config, model.params, model.means)
   measured = {}
-  for name in task_names(config):
-    measured[name] = _measure_task(config, model, gated, name)
+  for name, task in pair_files.tasks_of(config).items():
+    measured[name] = _measure_task(config, model, gated, task)
     metrics.say(_PHASE, table.task_line(name, measured[name].entry))
   entries = {name: one.entry for name, one in measured.items()}
   if config.tasks != 'all' and not any(e['learned'] for e in entries.values()):
@@ -86,7 +75,7 @@ def check_memory(config: config_dict.ConfigDict, model: GPTConfig) -> None:
   asked = sections.read(PruneConfig, config.prune.to_dict(), 'prune')
   parts = estimate.of_pruning(
     model,
-    len(task_names(config)),
+    len(pair_files.tasks_of(config)),
     pairs.train,
     pairs.test,
     min(pairs.length, model.context_length),
@@ -102,19 +91,21 @@ def why_none(entries: Mapping[str, Any], target: float) -> str:
   if not posed:
     return next(iter(entries.values()))['unposable']
   losses = ', '.join(f'{n} {e["full_loss"]:.3f}' for n, e in posed.items())
+  listed = any('pairs_file' in entry for entry in posed.values())
+  text = ' or on text with such prompts' if listed else ''
   return (
     f'prune.target_loss must be reached by the full model on one of tasks, got '
-    f'{target} and losses of {losses}; train the model longer, raise the '
+    f'{target} and losses of {losses}; train the model longer{text}, raise the '
     'target or choose other tasks.'
   )
 
 
 def _measure_task(
-  config: config_dict.ConfigDict, model: Model, gated: GatedModel, name: str
+  config: config_dict.ConfigDict, model: Model, gated: GatedModel, task: Task
 ) -> Measured:
-  pairs, task = config.pairs, tasks_lib.TASKS[name]
+  pairs = config.pairs
   length = min(pairs.length, model.config.context_length)
-  show = table.progress(_PHASE, name)
+  show = table.progress(_PHASE, task.name)
   try:
     train, test = (
       encode_task(
@@ -125,7 +116,11 @@ def _measure_task(
     )
   except ValueError as error:
     entry = {'learned': False, 'full_loss': None, 'unposable': str(error)}
-    return Measured(entry | {'circuit': None}, None)
+    entry |= {'circuit': None, **pair_files.entry(task)}
+    return Measured(entry, None, task)
+  about_file = pair_files.entry(task, train, test)
+  if about_file:
+    metrics.say(_PHASE, pair_files.line(task, about_file, train, test))
   measured = evaluate_model(
     gated,
     make_pairs(test),
@@ -140,5 +135,6 @@ def _measure_task(
     'train_pairs': len(train.conditions),
     'rejected_pairs': test.rejected,
     'circuit': None,
+    **about_file,
   }
-  return Measured(entry, (train, test))
+  return Measured(entry, (train, test), task)

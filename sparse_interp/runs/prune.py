@@ -17,9 +17,8 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from sparse_interp import tasks as tasks_lib
 from sparse_interp.circuits import circuit as circuit_lib
-from sparse_interp.circuits import unfinished
+from sparse_interp.circuits import few_pairs, unfinished
 from sparse_interp.circuits.circuit import Circuit
 from sparse_interp.circuits.find import find_circuit
 from sparse_interp.circuits.from_ranking import Unprunable
@@ -30,13 +29,13 @@ from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import (
   found_circuits,
+  pair_files,
   pose,
   pretrained,
   prune_report,
   report,
   table,
 )
-from sparse_interp.tasks.encoding import EncodedTask
 from sparse_interp.training import hosts, metrics, ranges, sharding
 
 _PHASE = 'prune'
@@ -59,6 +58,7 @@ def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   """
   check(config)
   check_model_workdir(config, workdir)
+  config = pair_files.remembered(config, workdir)
   begun = time.monotonic()
   with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
     model = pretrained.load(config.model_workdir)
@@ -88,7 +88,7 @@ def check(config: config_dict.ConfigDict) -> None:
     {'pairs.train': 1, 'pairs.test': 1, 'pairs.length': 1},
     {'circuits_at_most': 1},
   )
-  pose.task_names(config)
+  pair_files.tasks_of(config)
   check_pairs(prune_config(config), config.pairs.train)
 
 
@@ -191,8 +191,7 @@ def find_circuits(
         config,
         model,
         hyperparameters,
-        measured[name].pairs,
-        name,
+        measured[name],
         on_the_way[name],
       )
     except Unprunable as error:
@@ -242,22 +241,26 @@ def _prune_task(
   config: config_dict.ConfigDict,
   model: pretrained.Model,
   hyperparameters: PruneConfig,
-  posed: tuple[EncodedTask, EncodedTask],
-  name: str,
+  measured: pose.Measured,
   on_the_way: pathlib.Path,
 ) -> Circuit:
   begun = time.monotonic()
+  provenance = model.provenance | {'versions': versions.current()}
+  if measured.task.listed:
+    provenance['task_hash'] = measured.task.hash
+    count = len(measured.pairs[0].conditions)
+    hyperparameters = few_pairs.for_pairs(hyperparameters, count)
   circuit = find_circuit(
     model.config,
     model.params,
     model.means,
-    *posed,
+    *measured.pairs,
     hyperparameters,
     config.seed,
-    progress=table.progress(_PHASE, name),
-    provenance=model.provenance | {'versions': versions.current()},
+    progress=table.progress(_PHASE, measured.task.name),
+    provenance=provenance,
     pieces=model.tokenizer.pieces,
-    description=tasks_lib.TASKS[name].description,
+    description=measured.task.description,
     mean_tokens=model.mean_tokens,
     directory=on_the_way,
   )

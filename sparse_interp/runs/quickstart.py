@@ -9,6 +9,7 @@ from ml_collections import config_dict
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import (
   found_circuits,
+  pair_files,
   pose,
   pretrained,
   prune,
@@ -36,6 +37,7 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   prune.check(config)
   plan = pretrain.check(config, workdir)
   pose.check_memory(config, plan.model)
+  config = pair_files.remembered(config, workdir)
   with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
     summary = pretrain.pretrain(config, workdir)
     if not hosts.leads():  # one finds the circuits

@@ -43,6 +43,7 @@ from sparse_interp.files import sealed, versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import (
   agreement,
+  pair_files,
   pose,
   pretrained,
   prune,
@@ -70,6 +71,7 @@ def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   """
   check(config)
   prune.check_model_workdir(config, workdir)
+  config = pair_files.remembered(config, workdir)
   with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
     summary = _compare_all(config, workdir, claim)
   strength_summary.print_summary(summary)

@@ -12,6 +12,20 @@ from sparse_interp.tasks.pairs import Pair, Task, draw_pairs
 SAME_ANSWER = 'both answers start with the same token'
 MERGED = 'the answer merges with the end of the prompt'
 TOO_LONG = 'a prompt is longer than the context'
+OTHER_FORM = "the text is not in the tokenizer's normal form (NFC)"
+
+# Of a task whose pairs are listed, fewer than were asked for will do, down to
+# these.
+FEWEST = {'train': 32, 'test': 16}
+
+# What can be done about pairs that somebody has written, by what is wrong.
+_REMEDIES = {
+  SAME_ANSWER: 'choose answers that differ in their first token',
+  MERGED: "begin answers with the space before them (' is') and end prompts "
+  'without it',
+  TOO_LONG: 'shorten the prompts or allow a longer context',
+  OTHER_FORM: "write unicodedata.normalize('NFC', text)",
+}
 
 # A task is given up when after this many pairs, and this many per pair asked
 # for, too few could be posed.
@@ -31,6 +45,8 @@ class EncodedTask:
       0 the first is right and on side 1 the second.
     conditions: The condition of each pair.
     rejected: Number of pairs that could not be posed, by reason.
+    longer_answers: Number of pairs with an answer of several tokens, of which
+      the first one counts.
   """
 
   name: str
@@ -39,6 +55,7 @@ class EncodedTask:
   answers: np.ndarray
   conditions: list[str]
   rejected: dict[str, int]
+  longer_answers: int = 0
 
 
 def encode_pair(
@@ -58,22 +75,34 @@ def encode_pair(
     The tokens of both prompts and the two targets, or, when the pair cannot be
     posed, the reason.
   """
-  prompts, targets = [], []
-  for prompt, answer in (
-    (pair.prompt_a, pair.answer_a),
-    (pair.prompt_b, pair.answer_b),
-  ):
+  encoded = _encode(pair, tokenizer, length)
+  if isinstance(encoded, str):
+    return encoded
+  prompts, answers = encoded
+  return prompts, [answer[0] for answer in answers]
+
+
+def _encode(
+  pair: Pair, tokenizer: Tokenizer, length: int
+) -> tuple[list[list[int]], list[list[int]]] | str:
+  """As `encode_pair`, with all tokens of the answers."""
+  prompts, answers = [], []
+  for prompt, answer in zip(pair.prompts, pair.answers, strict=True):
+    if not (
+      tokenizer.can_encode(prompt) and tokenizer.can_encode(prompt + answer)
+    ):
+      return OTHER_FORM
     tokens = tokenizer.encode(prompt)
     whole = tokenizer.encode(prompt + answer)
     if whole[: len(tokens)] != tokens or len(whole) == len(tokens):
       return MERGED
     prompts.append([tokenizer.eot, *tokens])
-    targets.append(whole[len(tokens)])
-  if targets[0] == targets[1]:
+    answers.append(whole[len(tokens) :])
+  if answers[0][0] == answers[1][0]:
     return SAME_ANSWER
   if max(len(tokens) for tokens in prompts) > length:
     return TOO_LONG
-  return prompts, targets
+  return prompts, answers
 
 
 def encode_task(
@@ -91,7 +120,9 @@ def encode_task(
     task: The task to draw from.
     tokenizer: The model's tokenizer.
     split: 'train' or 'test'.
-    count: Number of pairs in the result.
+    count: Number of pairs in the result. Where the pairs of a task are listed
+      and fewer can be posed, all of these, if there are at least as many as
+      FEWEST says.
     length: Tokens per prompt, padding included; at most the model's context.
     seed: Any integer; the same seed gives the same pairs.
     progress: Called as progress(pairs done, pairs in all) after each.
@@ -103,39 +134,47 @@ def encode_task(
     ValueError: If the split is unknown, or the task cannot be posed: too few
       pairs pass, and the message says why.
   """
+  least = count
+  if task.listed is not None:
+    least = min(count, FEWEST.get(split, count))
+    count = min(count, max(task.listed.count(split), least))
   tokens = np.zeros((count, 2, length), np.int32)
   last = np.zeros((count, 2), np.int32)
   answers = np.zeros((count, 2), np.int32)
   conditions: list[str] = []
   rejected: collections.Counter[str] = collections.Counter()
   most = max(_MIN_DRAWN, _MAX_DRAWN_PER_PAIR * count)
+  longer = 0
   for pair in draw_pairs(task, split, seed):
     row = len(conditions)
     if row == count or row + rejected.total() == most:
       break
-    encoded = encode_pair(pair, tokenizer, length)
+    encoded = _encode(pair, tokenizer, length)
     if isinstance(encoded, str):
       rejected[encoded] += 1
       continue
-    prompts, targets = encoded
+    prompts, whole = encoded
+    longer += max(map(len, whole)) > 1
     for side, prompt in enumerate(prompts):
       tokens[row, side, : len(prompt)] = prompt
       last[row, side] = len(prompt) - 1
-    answers[row] = targets
+    answers[row] = [answer[0] for answer in whole]
     conditions.append(pair.condition)
     if progress is not None:
       progress(row + 1, count)
-  if len(conditions) < count:
-    raise ValueError(_unposable(task, split, count, len(conditions), rejected))
+  found = len(conditions)
+  if found < least:
+    raise ValueError(_unposable(task, split, least, found, rejected))
   return EncodedTask(
-    task.name, tokens, last, answers, conditions, dict(rejected)
+    *(task.name, tokens[:found], last[:found], answers[:found]),
+    *(conditions, dict(rejected), longer),
   )
 
 
 def _unposable(
   task: Task,
   split: str,
-  count: int,
+  least: int,
   accepted: int,
   rejected: collections.Counter[str],
 ) -> str:
@@ -143,8 +182,13 @@ def _unposable(
   reasons = ', '.join(
     f'{number} times {reason}' for reason, number in rejected.most_common()
   )
+  number, remedy = f'{least}', 'ask for fewer pairs'
+  remedy += ', a longer context or a tokenizer trained on this text'
+  if task.listed is not None:
+    number, remedy = f'at least {least}', 'write more pairs'
+    for reason, _ in rejected.most_common(1):
+      remedy = f'{_REMEDIES[reason]}, or {remedy}'
   return (
-    f'tasks: {task.name} must give {count} {split} pairs with this tokenizer '
-    f'and context, got {accepted}: {reasons or "no further pairs"}; ask for '
-    'fewer pairs, a longer context or a tokenizer trained on this text.'
+    f'tasks: {task.name} must give {number} {split} pairs with this tokenizer '
+    f'and context, got {accepted}: {reasons or "no further pairs"}; {remedy}.'
   )

@@ -1,20 +1,29 @@
 """Pairs of prompts, and the tasks that draw them.
 
-Every program that a prompt shows opens with a header (see `opening`). The
-header alone decides whether the pair is for training or for testing, so the two
-splits share no prompt, nor even the first lines of one.
+A task of the suite makes its pairs. Every program that a prompt shows opens
+with a header (see `opening`), which alone decides whether the pair is for
+training or for testing, so the two splits share no prompt, nor even the first
+lines of one. A task of your own has its pairs listed; see `own`.
 """
 
 import dataclasses
 import hashlib
 import itertools
+import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-SPLITS = ('train', 'test')
+from sparse_interp.tasks import marking
+from sparse_interp.tasks.splitting import SPLITS
 
 # Draws per pair asked for, after which a task is taken to be exhausted.
 _PATIENCE = 50
+
+# Pairs whose text stands for those that a task can make.
+_HASHED = 16
+
+# Pairs that a notebook shows.
+_SHOWN = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,22 +45,98 @@ class Pair:
   answer_b: str
   condition: str
 
+  @property
+  def prompts(self) -> tuple[str, str]:
+    """Both prompts."""
+    return self.prompt_a, self.prompt_b
+
+  @property
+  def answers(self) -> tuple[str, str]:
+    """The answer that each prompt calls for."""
+    return self.answer_a, self.answer_b
+
 
 @dataclasses.dataclass(frozen=True)
+class Listed:
+  """The pairs of a task that somebody has written down.
+
+  Attributes:
+    train: groups of pairs; pairs of different groups share no prompt.
+    test: groups for tests.
+    hash: hex SHA-256 of all pairs with their conditions and splits; neither the
+      order of lines nor their ends play a part.
+    file: name of the file, without its directory.
+    left_out: number of pairs that do not count, by reason.
+  """
+
+  train: tuple[tuple[Pair, ...], ...]
+  test: tuple[tuple[Pair, ...], ...]
+  hash: str
+  file: str
+  left_out: Mapping[str, int]
+
+  def count(self, split: str) -> int:
+    """Number of pairs in 'train' or 'test'."""
+    return sum(map(len, getattr(self, split)))
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Task:
   """A behaviour that is asked for by pairs of prompts.
 
   Attributes:
-    name: The published name (Table 1 of the paper).
+    name: The published name (Table 1 of the paper), or that of a file.
     description: What is decided, in one line.
     conditions: Variants under which the same behaviour is asked for.
     generate: Draws one pair of a condition; a function of the state of `rng`.
+      None where the pairs are listed.
+    listed: All pairs there are; None where they are generated.
   """
 
   name: str
   description: str
   conditions: tuple[str, ...]
-  generate: Callable[[random.Random, str], Pair]
+  generate: Callable[[random.Random, str], Pair] | None = None
+  listed: Listed | None = None
+
+  def pairs(self, split: str, count: int, seed: int = 0) -> list[Pair]:
+    """See `make_pairs`."""
+    return make_pairs(self, split, count, seed)
+
+  @property
+  def hash(self) -> str:
+    """Hex SHA-256 of the pairs: all that are listed, or some that are made."""
+    if self.listed is not None:
+      return self.listed.hash
+    made = itertools.islice(draw_pairs(self, 'test', 0), _HASHED)
+    text = json.dumps([dataclasses.astuple(pair) for pair in made])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+  def __repr__(self) -> str:
+    return f'Task({self.name!r}: {" ".join(self._counts().split())})'
+
+  def _repr_html_(self) -> str:
+    """Some training pairs, what differs in their prompts marked."""
+    shown = itertools.islice(draw_pairs(self, 'train', 0), _SHOWN)
+    return marking.table(
+      self.name,
+      [self.description, self._counts()],
+      [(pair.condition, pair.prompts, pair.answers) for pair in shown],
+    )
+
+  def _counts(self) -> str:
+    variants = f'{len(self.conditions)} condition'
+    variants += 's' * (len(self.conditions) != 1)
+    if self.listed is None:
+      return f'pairs made as asked for, {variants}'
+    counts = (
+      f'{self.listed.count("train"):,} train and '
+      f'{self.listed.count("test"):,} test pairs of {self.listed.file}, '
+      f'{variants}'
+    )
+    for reason, number in self.listed.left_out.items():
+      counts += f', {number:,} left out: {reason}'
+    return counts
 
 
 def opening(prompt: str) -> str:
@@ -83,7 +168,9 @@ def split_of(pair: Pair) -> str:
 def draw_pairs(task: Task, split: str, seed: int) -> Iterator[Pair]:
   """Yields pairs of one split, its conditions in turn, no prompt twice.
 
-  Ends when many draws in a row have given nothing new.
+  Ends when many draws in a row have given nothing new. Pairs that are listed
+  come all, in a random order, the share of every condition about the same from
+  beginning to end; those that share a prompt follow one another.
 
   Args:
     task: The task to draw from.
@@ -99,6 +186,9 @@ def draw_pairs(task: Task, split: str, seed: int) -> Iterator[Pair]:
       "choose e.g. 'test'."
     )
   rng = random.Random(f'{task.name} {split} {seed}')
+  if task.listed is not None:
+    yield from _in_order(getattr(task.listed, split), rng)
+    return
   seen: set[str] = set()
   given, failures = 0, 0
   while failures < _PATIENCE:
@@ -112,8 +202,23 @@ def draw_pairs(task: Task, split: str, seed: int) -> Iterator[Pair]:
     yield pair
 
 
+def _in_order(
+  groups: tuple[tuple[Pair, ...], ...], rng: random.Random
+) -> Iterator[Pair]:
+  """The pairs of all groups, as `draw_pairs` says."""
+  shuffled = rng.sample(groups, len(groups))
+  of_condition: dict[str, list[tuple[Pair, ...]]] = {}
+  for group in shuffled:
+    of_condition.setdefault(group[0].condition, []).append(group)
+  places = []
+  for alike in of_condition.values():
+    places += [((i + 0.5) / len(alike), group) for i, group in enumerate(alike)]
+  for _, group in sorted(places, key=lambda place: place[0]):
+    yield from rng.sample(group, len(group))
+
+
 def make_pairs(task: Task, split: str, count: int, seed: int) -> list[Pair]:
-  """Draws `count` pairs of a task, all prompts of which are distinct.
+  """Draws `count` pairs of a task; see `draw_pairs` for their order.
 
   Args:
     task: The task to draw from.
@@ -122,7 +227,7 @@ def make_pairs(task: Task, split: str, count: int, seed: int) -> list[Pair]:
     seed: Any integer; a smaller count gives a prefix of a larger one.
 
   Returns:
-    The pairs, with the task's conditions in turn.
+    The pairs.
 
   Raises:
     ValueError: If the split is unknown, or the task has fewer pairs.

@@ -67,6 +67,8 @@ def task_row(
     'name': name,
     'status': status,
     'reason': reason,
+    # Of tasks that nobody knows by their names.
+    'description': str(entry.get('description') or ''),
     'full_loss': entry.get('full_loss'),
     'full_loss_interval': entry.get('full_loss_interval'),
     'conditions': section(entry, 'full_conditions'),

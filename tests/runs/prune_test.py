@@ -14,7 +14,14 @@ from sparse_interp.circuits import counting, sweep, unfinished
 from sparse_interp.data.tokenizer import Tokenizer
 from sparse_interp.files import sealed, versions
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.runs import pose, pretrained, prune, quickstart, table
+from sparse_interp.runs import (
+  pair_files,
+  pose,
+  pretrained,
+  prune,
+  quickstart,
+  table,
+)
 from sparse_interp.training import plan
 from sparse_interp.viewer.drawing import circuit_svg
 from sparse_interp.viewer.report import write_report
@@ -24,9 +31,9 @@ from tests.refusals import assert_refused, content
 
 def test_all_means_the_twenty_published_tasks_and_commas_separate():
   config = experiment.get_config('laptop')
-  assert pose.task_names(config) == list(tasks.TASKS)
+  assert list(pair_files.tasks_of(config)) == list(tasks.TASKS)
   config.tasks = 'with_as,for_while'
-  assert pose.task_names(config) == ['with_as', 'for_while']
+  assert list(pair_files.tasks_of(config)) == ['with_as', 'for_while']
 
 
 def test_hyperparameters_of_the_experiment_reach_the_library():
@@ -177,7 +184,7 @@ def test_all_tasks_are_listed_though_none_can_be_pruned(
   tasks_of_run = {
     name: tasks.TASKS[name] for name in ('else_elif', 'for_while')
   }
-  monkeypatch.setattr(pose.tasks_lib, 'TASKS', tasks_of_run)
+  monkeypatch.setattr(pair_files.tasks_lib, 'TASKS', tasks_of_run)
   config.tasks = 'all'
   summary = prune.prune(config, str(tmp_path / 'w'))
   assert 'unposable' in summary['tasks']['else_elif']
@@ -189,7 +196,7 @@ def test_no_task_to_compare_ways_of_pruning_on_is_said_in_one_line(
   config, tmp_path, capfd, monkeypatch
 ):
   tasks_of_run = {name: tasks.TASKS[name] for name in ('for_while',)}
-  monkeypatch.setattr(pose.tasks_lib, 'TASKS', tasks_of_run)
+  monkeypatch.setattr(pair_files.tasks_lib, 'TASKS', tasks_of_run)
   strength = strength_experiment.get_config()
   strength.model_workdir = 'known'
   assert_refused(

@@ -135,3 +135,10 @@ def test_the_target_is_the_one_that_an_artifact_states():
   assert find({}, [circuit(0.2), circuit(0.2)]) == (0.2, 'task')
   assert find({}, [circuit(0.2), circuit(0.4)]) == (None, 'task')
   assert find({'asked': {'config': None}}, []) == (None, 'task')
+
+
+def test_a_task_that_the_summary_describes_is_described():
+  entry = {**FOUND, 'description': 'Pairs of agreement.jsonl.'}
+  row = results.task_row('a', entry, STORED, TARGET)
+  assert row['description'] == 'Pairs of agreement.jsonl.'
+  assert results.task_row('a', FOUND, STORED, TARGET)['description'] == ''

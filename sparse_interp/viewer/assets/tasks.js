@@ -109,7 +109,9 @@ function taskRow(row, target, open) {
     ? el('a', { href: hashOf(row.name, null), class: 'task-link' }, row.name)
     : el('span', { class: 'task-link' }, row.name);
   const cells = [
-    el('th', { scope: 'row' }, name, conditionLine('full model', row.conditions)),
+    el('th', { scope: 'row' }, name,
+      row.description ? el('span', { class: 'conditions' }, row.description) : null,
+      conditionLine('full model', row.conditions)),
     el('td', {}, el('span', { class: `badge ${kind}` }, row.status)),
     figureCell(COLUMNS[2], row),
   ];
