@@ -12,7 +12,7 @@ from sparse_interp.circuits import examples as examples_lib
 from sparse_interp.circuits import gated_model
 from sparse_interp.circuits.ablation import constants
 from sparse_interp.circuits.answers import gates_of
-from sparse_interp.circuits.circuit import Circuit, hash_params, list_edges
+from sparse_interp.circuits.circuit import Circuit, list_edges
 from sparse_interp.circuits.faithfulness import FORMULAS, evaluate
 from sparse_interp.circuits.from_ranking import (
   PruneResult,
@@ -35,6 +35,7 @@ from sparse_interp.circuits.unfinished import (
   question,
 )
 from sparse_interp.models import GPTConfig
+from sparse_interp.models.params_hash import hash_params
 from sparse_interp.models.sites import node_sites
 from sparse_interp.tasks.encoding import EncodedTask
 

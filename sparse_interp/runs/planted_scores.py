@@ -12,7 +12,6 @@ from sparse_interp.circuits import (
   from_ranking,
   gated_model,
 )
-from sparse_interp.circuits.ablation import site_means
 from sparse_interp.circuits.answers import answer_by_gates
 from sparse_interp.circuits.parts import parts_of
 from sparse_interp.circuits.prune_config import PruneConfig
@@ -23,6 +22,7 @@ from sparse_interp.files import model_files
 from sparse_interp.interop.planted import draw, plant
 from sparse_interp.interop.planted_programs import Program
 from sparse_interp.models import GPTConfig
+from sparse_interp.models.means import site_means
 from sparse_interp.training import pretrain
 
 # Prompts that nothing is fitted to are drawn far from those that are.

@@ -36,6 +36,16 @@ class Pair:
   answer_b: str
   condition: str
 
+  @property
+  def prompts(self) -> tuple[str, str]:
+    """Both prompts."""
+    return self.prompt_a, self.prompt_b
+
+  @property
+  def answers(self) -> tuple[str, str]:
+    """The answer that each prompt calls for."""
+    return self.answer_a, self.answer_b
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -52,6 +62,10 @@ class Task:
   description: str
   conditions: tuple[str, ...]
   generate: Callable[[random.Random, str], Pair]
+
+  def pairs(self, split: str, count: int, seed: int = 0) -> list[Pair]:
+    """Pairs of a split; see `make_pairs`."""
+    return make_pairs(self, split, count, seed)
 
 
 def opening(prompt: str) -> str:

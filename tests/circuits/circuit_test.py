@@ -10,6 +10,7 @@ import pytest
 from sparse_interp.circuits import circuit as artifact
 from sparse_interp.circuits import extract, gated_model, parts, selection
 from sparse_interp.files import circuit_files
+from sparse_interp.models.params_hash import hash_params
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def circuit(known):
     activations={
       s: np.ones((1, 2, len(k)), np.float32) for s, k in nodes.items()
     },
-    provenance={'seed': 1, 'params_hash': artifact.hash_params(known.params)},
+    provenance={'seed': 1, 'params_hash': hash_params(known.params)},
   )
 
 
@@ -252,13 +253,13 @@ def test_every_reader_notices_every_flipped_bit(circuit, tmp_path):
 
 def test_parameters_are_hashed_once(known, monkeypatch):
   params = jax.tree.map(lambda leaf: leaf + 0, known.params)
-  expected = artifact.hash_params(params)
-  assert expected == artifact.hash_params(jax.device_get(params))
+  expected = hash_params(params)
+  assert expected == hash_params(jax.device_get(params))
   monkeypatch.setattr(artifact.np, 'ascontiguousarray', None)
-  assert artifact.hash_params(params) == expected
+  assert hash_params(params) == expected
   monkeypatch.undo()
   # Arrays that can change are looked at every time.
   arrays = {'a': np.zeros(3, np.float32)}
-  before = artifact.hash_params(arrays)
+  before = hash_params(arrays)
   arrays['a'][1] = 1
-  assert artifact.hash_params(arrays) != before
+  assert hash_params(arrays) != before

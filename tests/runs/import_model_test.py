@@ -12,11 +12,11 @@ import pytest
 
 from experiments import import_model as experiment
 from sparse_interp import main
-from sparse_interp.circuits.ablation import site_means
 from sparse_interp.data.tokenizer import train_tokenizer
 from sparse_interp.files import model_files
 from sparse_interp.interop import openai_release
 from sparse_interp.models import GPTConfig
+from sparse_interp.models.means import site_means
 from sparse_interp.runs import import_model, pretrained
 from sparse_interp.training import pretrain
 from sparse_interp.viewer.report import write_report
