@@ -23,6 +23,11 @@ CONFIG = PruneConfig(
   k_coef=1e-3,
   selection_pairs=16,
   holdout_pairs=16,
+  attempts=1,
+  calibrate='after',
+  eliminate=False,
+  init_attribution=0.0,
+  min_necessity=None,
 )
 PAIRS = {'train_pairs': 48, 'test_pairs': 32}
 

@@ -57,6 +57,7 @@ def test_a_circuit_says_where_it_is_from(model, circuit):
   assert found['versions']
 
 
+@pytest.mark.slow
 def test_the_hash_of_a_task_is_that_of_its_pairs(model, circuit):
   other = prune(model, TASK, CONFIG, seed=1, **PAIRS)
   again = prune(model, TASK, CONFIG, seed=0, **PAIRS)
@@ -100,6 +101,7 @@ def test_an_audit_measures_what_the_search_measured(model, circuit):
     assert number.formula
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('gates', ['nodes', 'edges'])
 @pytest.mark.parametrize('tied', [False, True])
 def test_every_kind_of_circuit_can_be_audited(model, gates, tied):
@@ -129,6 +131,7 @@ def test_half_a_circuit_is_not_found(model, circuit):
   json.dumps(bad.to_json())
 
 
+@pytest.mark.slow
 def test_the_small_model_is_the_circuit(model, circuit):
   small = extract(model, circuit)
   logits = small_model.apply(small, tokens=jnp.zeros((1, 4), jnp.int32))
@@ -145,6 +148,7 @@ def test_a_circuit_of_another_model_is_refused(model, circuit):
       use()
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_gives_what_it_has(model):
   config = PruneConfig(steps=40, k_coef=1e-3)
   found = prune(model, OwnTask(100), seed=0, train_pairs=100, test_pairs=20)
