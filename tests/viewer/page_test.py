@@ -1,16 +1,16 @@
 """Pages of circuits in memory."""
 
-import dataclasses
 import json
 import re
 import types
 
 import pytest
 
+from sparse_interp.files import circuit_files
 from sparse_interp.files.verdict import Verdict, number
 from sparse_interp.viewer.cells import circuit_html
 from sparse_interp.viewer.page import write_page
-from tests.interop.small_circuit import make_circuit
+from tests.viewer.fake_workdir import write_circuit
 
 _METRICS = {
   'full_loss': 0.02,
@@ -27,13 +27,34 @@ _METRICS = {
 }
 
 
+class _InMemory:
+  """A circuit as those who draw it see it."""
+
+  task = 'random'
+
+  def __init__(self, directory):
+    self._files = circuit_files.read(directory)
+    self.node_count = self._files[0]['node_count']
+    self.edge_count = self._files[0]['edge_count']
+    self.provenance = {'params_hash': 'abc'}
+
+  def document(self):
+    return {
+      **self._files[0],
+      'metrics': _METRICS,
+      'prune_config': {'target_loss': 0.15, 'target_on': 'task'},
+      'provenance': self.provenance,
+    }
+
+  def arrays(self):
+    return self._files[1]
+
+
 @pytest.fixture(scope='module')
-def circuit():
-  return dataclasses.replace(
-    make_circuit().circuit,
-    metrics=_METRICS,
-    prune_config={'target_loss': 0.15, 'target_on': 'task'},
-  )
+def circuit(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('circuit') / 'c'
+  write_circuit(directory, 'random', 30)
+  return _InMemory(directory)
 
 
 @pytest.fixture
