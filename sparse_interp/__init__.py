@@ -30,8 +30,8 @@ _PUBLIC = {
   'GPT': ('sparse_interp.models.gpt', 'GPT'),
   'GPTConfig': ('sparse_interp.models.config', 'GPTConfig'),
   # Behaviours.
-  'task': ('sparse_interp.tasks', 'task'),
-  'task_names': ('sparse_interp.tasks', 'task_names'),
+  'task': ('sparse_interp.tasks.suite', 'task'),
+  'task_names': ('sparse_interp.tasks.suite', 'task_names'),
   # Circuits.
   'prune': ('sparse_interp.circuits.prune_task', 'prune'),
   'PruneConfig': ('sparse_interp.circuits.prune_config', 'PruneConfig'),

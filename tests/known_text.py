@@ -28,6 +28,7 @@ CONFIG = PruneConfig(
   eliminate=False,
   init_attribution=0.0,
   min_necessity=None,
+  products='dense',
 )
 PAIRS = {'train_pairs': 48, 'test_pairs': 32}
 

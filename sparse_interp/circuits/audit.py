@@ -113,7 +113,7 @@ def audit(
     {},
     {
       'params_hash': model.hash,
-      'task_hash': hash_pairs(posed),
+      'pairs_hash': hash_pairs(posed),
       'circuit_task': circuit.task,
       'pairs': {'train': train_pairs, 'test': metrics['test_pairs']},
       'random_circuits': metrics['random_circuits'],

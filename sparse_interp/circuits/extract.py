@@ -39,7 +39,7 @@ from sparse_interp.models.params_hash import hash_params
 from sparse_interp.models.sites import read_site
 
 
-def extract(circuit: Circuit, params: dict) -> SmallModel:
+def extract_circuit(circuit: Circuit, params: dict) -> SmallModel:
   """Turns a circuit into a small dense model.
 
   Args:

@@ -1,7 +1,7 @@
 """Takes a circuit out of a model, as one call."""
 
 from sparse_interp.circuits.circuit import Circuit
-from sparse_interp.circuits.extract import extract as extract_circuit
+from sparse_interp.circuits.extract import extract_circuit
 from sparse_interp.circuits.small_model import SmallModel
 from sparse_interp.models.model import Model
 

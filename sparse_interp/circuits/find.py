@@ -43,7 +43,7 @@ Means = Mapping[str, Float[np.ndarray | Array, '_']]
 Pieces = Callable[[Sequence[int]], list[str]]
 
 
-def prune(
+def find_units(
   model: GatedModel,
   train: Any,
   prune_config: PruneConfig,
@@ -127,7 +127,7 @@ def find_circuit(
     The circuit with its metrics; see `circuit` and `faithfulness`.
 
   Raises:
-    ValueError: see `prune`.
+    ValueError: see `find_units`.
   """
   train, test = make_pairs(train_task), make_pairs(test_task)
   values = constants(config, params, means, prune_config.ablation, train)
@@ -144,7 +144,7 @@ def find_circuit(
       'machine': machine(),
     },
   )
-  found = prune(model, train, prune_config, seed, progress, unfinished)
+  found = find_units(model, train, prune_config, seed, progress, unfinished)
   parts = parts_of(model, found.keep, found.sizes)
   if progress is not None:
     progress(

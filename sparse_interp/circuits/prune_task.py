@@ -63,14 +63,13 @@ def prune(
   )
   if config is None:
     config = _within(PruneConfig(), len(posed[0].conditions))
-  description = getattr(task, 'description', '')
-  return prune_posed(model, posed, description, config, seed, progress)
+  return prune_posed(model, task, posed, config, seed, progress)
 
 
 def prune_posed(
   model: Model,
+  task: Any,
   posed: Posed,
-  description: str,
   config: PruneConfig,
   seed: int,
   progress: Progress | None = None,
@@ -80,17 +79,18 @@ def prune_posed(
 
   Args:
     model: to prune.
+    task: where the pairs are from; a `description` and a `hash` of it are
+      recorded with the circuit.
     posed: training pairs and test pairs.
-    description: of the task, for people.
     config: hyper-parameters.
     seed: of gates, batches, random circuits and bootstrap.
     progress: called now and then with a mapping of what there is to show.
     directory: for what becomes known on the way; see `find.find_circuit`.
 
   Raises:
-    ValueError: see `find.prune`.
+    ValueError: see `find.find_units`.
   """
-  begun = time.monotonic()
+  begun, pairs_hash = time.monotonic(), hash_pairs(posed)
   circuit = find_circuit(
     model.config,
     model.params,
@@ -101,12 +101,13 @@ def prune_posed(
     progress=progress,
     provenance=model.provenance
     | {
-      'task_hash': hash_pairs(posed),
+      'task_hash': getattr(task, 'hash', None) or pairs_hash,
+      'pairs_hash': pairs_hash,
       'recipe': dataclasses.asdict(config),
       'versions': versions.current(),
     },
     pieces=model.tokenizer and model.tokenizer.pieces,
-    description=description,
+    description=getattr(task, 'description', ''),
     mean_tokens=model.mean_tokens,
     directory=directory,
   )

@@ -117,7 +117,7 @@ def score_planted(
 def _search(method, model, train, config, seed, progress):
   """From either ranking to a circuit."""
   if method == 'edge_masks':
-    return find.prune(model, train, config, seed, progress)
+    return find.find_units(model, train, config, seed, progress)
   sizes = from_ranking.units_of(model, config)
   data = from_ranking.part(model, train, config)
   few = data.fitting.take(np.arange(min(_RANKING_PAIRS, data.fitting.size)))

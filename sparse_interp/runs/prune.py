@@ -249,8 +249,8 @@ def _prune_task(
 ) -> Circuit:
   return prune_posed(
     model,
+    tasks_lib.TASKS[name],
     posed,
-    tasks_lib.TASKS[name].description,
     hyperparameters,
     config.seed,
     table.progress(_PHASE, name),

@@ -55,17 +55,3 @@ def get_tasks(names: Sequence[str]) -> list[Task]:
         "'single_double_quote'."
       )
   return [TASKS[name] for name in names]
-
-
-def task(name: str) -> Task:
-  """The task of a name; `task_names` lists them.
-
-  Raises:
-    ValueError: If there is none.
-  """
-  return get_tasks([name])[0]
-
-
-def task_names() -> list[str]:
-  """Names of all tasks of the suite, in the published order."""
-  return list(TASKS)

@@ -2,13 +2,12 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.tasks.pairs import draw_pairs
+from sparse_interp.tasks.pairs import Pair, Task, draw_pairs
 
 SAME_ANSWER = 'both answers start with the same token'
 MERGED = 'the answer merges with the end of the prompt'
@@ -43,7 +42,7 @@ class EncodedTask:
 
 
 def encode_pair(
-  pair: Any, tokenizer: Tokenizer, length: int
+  pair: Pair, tokenizer: Tokenizer, length: int
 ) -> tuple[list[list[int]], list[int]] | str:
   """Encodes both prompts of a pair and the first tokens of its answers.
 
@@ -51,7 +50,7 @@ def encode_pair(
   training.
 
   Args:
-    pair: The pair, with `prompts` and `answers`.
+    pair: The pair.
     tokenizer: Gives the tokens.
     length: Greatest number of tokens of a prompt, with `<|endoftext|>`.
 
@@ -60,7 +59,10 @@ def encode_pair(
     posed, the reason.
   """
   prompts, targets = [], []
-  for prompt, answer in zip(pair.prompts, pair.answers, strict=True):
+  for prompt, answer in (
+    (pair.prompt_a, pair.answer_a),
+    (pair.prompt_b, pair.answer_b),
+  ):
     tokens = tokenizer.encode(prompt)
     whole = tokenizer.encode(prompt + answer)
     if whole[: len(tokens)] != tokens or len(whole) == len(tokens):
@@ -75,27 +77,24 @@ def encode_pair(
 
 
 def encode_task(
-  task: Any,
+  task: Task,
   tokenizer: Tokenizer,
   split: str,
   count: int,
   length: int,
   seed: int,
   progress: Callable[[int, int], None] | None = None,
-  given: Iterable[Any] | None = None,
 ) -> EncodedTask:
   """Draws pairs and encodes them until `count` could be posed.
 
   Args:
-    task: The task to draw from; with `given`, only its name counts.
+    task: The task to draw from.
     tokenizer: The model's tokenizer.
     split: 'train' or 'test'.
     count: Number of pairs in the result.
     length: Tokens per prompt, padding included; at most the model's context.
     seed: Any integer; the same seed gives the same pairs.
     progress: Called as progress(pairs done, pairs in all) after each.
-    given: Pairs to take in place of drawing them, each with `prompts` and
-      `answers`.
 
   Returns:
     The encoded pairs and how many were rejected.
@@ -110,8 +109,7 @@ def encode_task(
   conditions: list[str] = []
   rejected: collections.Counter[str] = collections.Counter()
   most = max(_MIN_DRAWN, _MAX_DRAWN_PER_PAIR * count)
-  drawn = draw_pairs(task, split, seed) if given is None else given
-  for pair in drawn:
+  for pair in draw_pairs(task, split, seed):
     row = len(conditions)
     if row == count or row + rejected.total() == most:
       break
@@ -124,7 +122,7 @@ def encode_task(
       tokens[row, side, : len(prompt)] = prompt
       last[row, side] = len(prompt) - 1
     answers[row] = targets
-    conditions.append(getattr(pair, 'condition', None) or 'all')
+    conditions.append(pair.condition)
     if progress is not None:
       progress(row + 1, count)
   if len(conditions) < count:
@@ -135,7 +133,7 @@ def encode_task(
 
 
 def _unposable(
-  task: Any,
+  task: Task,
   split: str,
   count: int,
   accepted: int,

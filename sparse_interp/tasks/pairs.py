@@ -64,7 +64,7 @@ class Task:
   generate: Callable[[random.Random, str], Pair]
 
   def pairs(self, split: str, count: int, seed: int = 0) -> list[Pair]:
-    """Pairs of a split; see `make_pairs`."""
+    """See `make_pairs`."""
     return make_pairs(self, split, count, seed)
 
 

@@ -6,11 +6,15 @@ draw pairs without end, so that those that cannot be posed are replaced; others
 have the pairs that they have.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from sparse_interp.data.tokenizer import Tokenizer
 from sparse_interp.tasks.encoding import EncodedTask, encode_pair, encode_task
-from sparse_interp.tasks.pairs import Task
+from sparse_interp.tasks.pairs import Pair, Task
 
 # How many pairs of a split where nobody says it, and the longest prompt, in
 # tokens: those of the quickstart.
@@ -55,12 +59,51 @@ def pose(
     count = PAIRS[split] if count is None else count
     return encode_task(task, tokenizer, split, count, length, seed)
   pairs = _pairs_of(task, split, count, seed)
-  if count is None:
-    fit = [
-      p for p in pairs if isinstance(encode_pair(p, tokenizer, length), tuple)
-    ]
-    count = max(_FEWEST, len(fit))
-  return encode_task(task, tokenizer, split, count, length, seed, given=pairs)
+  fewest = _FEWEST if count is None else count
+  return _encode(task.name, pairs, tokenizer, split, fewest, length)
+
+
+def _encode(
+  name: str,
+  pairs: Sequence[Any],
+  tokenizer: Tokenizer,
+  split: str,
+  fewest: int,
+  length: int,
+) -> EncodedTask:
+  """All pairs that can be posed; raises ValueError for fewer than `fewest`."""
+  rows, conditions, rejected = [], [], Counter()
+  for given in pairs:
+    (one, other), (answer, other_answer) = given.prompts, given.answers
+    condition = getattr(given, 'condition', None) or 'all'
+    pair = Pair(one, answer, other, other_answer, condition)
+    encoded = encode_pair(pair, tokenizer, length)
+    if isinstance(encoded, str):
+      rejected[encoded] += 1
+    else:
+      rows.append(encoded)
+      conditions.append(condition)
+  if len(rows) < fewest:
+    reasons = ', '.join(f'{n} times {why}' for why, n in rejected.items())
+    raise ValueError(
+      f'task must give at least {fewest} {split} pairs with this tokenizer and '
+      f'context, got {len(rows)} of {name}: {reasons or "no further pairs"}; '
+      'write more pairs.'
+    )
+  tokens = np.zeros((len(rows), 2, length), np.int32)
+  for row, (prompts, _) in enumerate(rows):
+    for side, prompt in enumerate(prompts):
+      tokens[row, side, : len(prompt)] = prompt
+  last = [[len(prompt) - 1 for prompt in prompts] for prompts, _ in rows]
+  answers = [targets for _, targets in rows]
+  return EncodedTask(
+    name,
+    tokens,
+    np.array(last, np.int32),
+    np.array(answers, np.int32),
+    conditions,
+    dict(rejected),
+  )
 
 
 def _pairs_of(task: Any, split: str, count: int | None, seed: int) -> list[Any]:

@@ -1,5 +1,6 @@
 """What a circuit shows of itself in a notebook, straight from memory."""
 
+import html
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -7,6 +8,9 @@ import numpy as np
 
 from sparse_interp.viewer.artifacts import StoredCircuit, assemble
 from sparse_interp.viewer.drawing import draw, lay_out_circuit
+
+# More than that hides everything else in a notebook, and slows it down.
+_MOST_EDGES = 5000
 
 
 @runtime_checkable
@@ -36,6 +40,11 @@ def stored(circuit: Drawable, name: str | None = None) -> StoredCircuit:
 def circuit_html(circuit: Drawable) -> str:
   """The drawing of a circuit as the output of a notebook cell."""
   one = stored(circuit)
+  if len(one.edges) > _MOST_EDGES:
+    return (
+      f'<p>{html.escape(one.name)}: {len(one.nodes):,} nodes, '
+      f'{len(one.edges):,} edges, too many to draw in a cell</p>'
+    )
   svg = draw(one, lay_out_circuit(one), alone=True)
   # In a notebook, the root is not the drawing, and its colours are not ours.
   svg = svg.replace(':root', '.circuit')

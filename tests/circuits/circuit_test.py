@@ -203,10 +203,10 @@ def test_damaged_files_are_named_in_one_line(
 
 
 def test_extract_refuses_another_models_parameters(circuit, known):
-  extract.extract(circuit, known.params)
+  extract.extract_circuit(circuit, known.params)
   other = jax.tree.map(lambda x: x * 1.5, known.params)
   with pytest.raises(ValueError, match='params must be those of the model'):
-    extract.extract(circuit, other)
+    extract.extract_circuit(circuit, other)
 
 
 def test_edited_numbers_and_arrays_of_another_circuit_are_refused(

@@ -58,12 +58,12 @@ def test_a_circuit_says_where_it_is_from(model, circuit):
 
 
 @pytest.mark.slow
-def test_the_hash_of_a_task_is_that_of_its_pairs(model, circuit):
+def test_a_circuit_knows_the_pairs_it_was_found_on(model, circuit):
   other = prune(model, TASK, CONFIG, seed=1, **PAIRS)
   again = prune(model, TASK, CONFIG, seed=0, **PAIRS)
-  first = circuit.provenance['task_hash']
-  assert again.provenance['task_hash'] == first
-  assert other.provenance['task_hash'] != first
+  first = circuit.provenance['pairs_hash']
+  assert again.provenance['pairs_hash'] == first
+  assert other.provenance['pairs_hash'] != first
   assert again.node_names() == circuit.node_names()
   assert again.metrics == circuit.metrics
 
@@ -158,6 +158,13 @@ def test_a_task_of_ones_own_gives_what_it_has(model):
   assert used['selection_pairs'] + used['holdout_pairs'] < 100
   with pytest.raises(ValueError, match='must be at most the number of train'):
     prune(model, OwnTask(100), config)
+
+
+def test_too_few_pairs_of_ones_own_are_counted(model):
+  with pytest.raises(
+    ValueError, match=r'at least 48 train pairs .* got 0 of own'
+  ):
+    prune(model, OwnTask(100), CONFIG, length=4, **PAIRS)
 
 
 def test_what_a_model_lacks_is_named(model):

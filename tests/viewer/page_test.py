@@ -8,6 +8,7 @@ import pytest
 
 from sparse_interp.files import circuit_files
 from sparse_interp.files.verdict import Verdict, number
+from sparse_interp.viewer import cells
 from sparse_interp.viewer.cells import circuit_html
 from sparse_interp.viewer.page import write_page
 from tests.viewer.fake_workdir import write_circuit
@@ -134,3 +135,10 @@ def test_a_cell_is_the_drawing_alone(circuit):
   assert shown.startswith('<div')
   assert shown.count('<svg') == 1
   assert shown.count('data-edge=') == circuit.edge_count
+
+
+def test_a_circuit_too_large_for_a_cell_is_counted(circuit, monkeypatch):
+  monkeypatch.setattr(cells, '_MOST_EDGES', circuit.edge_count - 1)
+  shown = circuit_html(circuit)
+  assert '<svg' not in shown
+  assert f'{circuit.edge_count} edges' in shown
