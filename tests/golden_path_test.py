@@ -1,5 +1,6 @@
 """The lines that the package opens with run as they stand, on any model."""
 
+import pathlib
 import re
 
 import jax
@@ -17,8 +18,9 @@ from sparse_interp.circuits.circuit import load, save
 from sparse_interp.data.tokenizer import train_tokenizer
 from sparse_interp.interop import openai_release
 from tests import known_text
-from tests.interface_test import ROOT
 from tests.interop.small_circuit import make_params
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 pytestmark = pytest.mark.slow
 

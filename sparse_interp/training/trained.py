@@ -73,12 +73,20 @@ def pretrain(
     config = configs.load(*config.split(':'))
   if workdir is None:
     with tempfile.TemporaryDirectory() as directory:
-      model = pretrain(config, directory)
+      model = _trained(config, directory)
     return dataclasses.replace(model, workdir=None, source='pretrain')
+  return _trained(
+    config, workdir, 'the same call goes on from the last checkpoint'
+  )
+
+
+def _trained(
+  config: config_dict.ConfigDict,
+  workdir: str | pathlib.Path,
+  what_now: str = 'nothing is kept without a workdir',
+) -> Model:
   try:
     pretrain_lib.pretrain(config, str(workdir))
   except SystemExit as stopped:  # what a command does; a notebook stays alive
-    raise KeyboardInterrupt(
-      'stopped; the same call goes on from the last checkpoint'
-    ) from stopped
+    raise KeyboardInterrupt(f'stopped; {what_now}') from stopped
   return load_trained(workdir)
