@@ -55,8 +55,10 @@ def help_text() -> str:
       'configurations that ship, for --config:',
       list_text(),
       *_field_lines(),
-      'tasks, for --config.tasks (names with commas between, or all; a file of '
-      'pairs is one, too, as in with_as,pairs.jsonl):',
+      (
+        'tasks, for --config.tasks (names with commas between, or all; a file '
+        'of pairs is one, too, as in with_as,pairs.jsonl):'
+      ),
       _columns((t.name, t.description) for t in tasks.TASKS.values()),
       'sites, where nodes live (site:channel is a node):',
       _columns(SITES.items()),

@@ -10,6 +10,8 @@ ABLATIONS = (
 )
 CONSTANT = ('mean', 'task_mean', 'zero')
 OF_OTHER_PROMPTS = ('resample', 'counterfactual')
+# Those that cannot do without means over text.
+NEED_MEANS = ('mean', 'subsets')
 
 
 def check_ablation(ablation: str) -> None:

@@ -44,16 +44,14 @@ circuit.npz
 """
 
 import dataclasses
-import hashlib
 import os
-import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+import sparse_interp
 from sparse_interp.circuits import circuit_check
 from sparse_interp.circuits.gates import EdgeIndex
 from sparse_interp.circuits.parts import Parts
@@ -85,7 +83,7 @@ class Edges(NamedTuple):
   weight: Float[np.ndarray, 'edges']
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
   """A circuit; the fields are those of the files described above."""
 
@@ -119,6 +117,46 @@ class Circuit:
   def edge_count(self) -> int:
     """Kept edges: with gates on nodes, all between kept nodes."""
     return len(self.edges.weight)
+
+  def node_names(self) -> list[str]:
+    """'site:channel' of every kept node, in the order of the forward pass."""
+    return [
+      f'{site}:{channel}'
+      for site in self.sites
+      for channel in self.nodes.get(site, ())
+    ]
+
+  def edge_names(self) -> list[tuple[str, str, float]]:
+    """(source, target, weight) of every kept edge, nodes by their names."""
+    sites = list(self.sites)
+    return [
+      (f'{sites[a]}:{source}', f'{sites[b]}:{target}', weight)
+      for a, source, b, target, weight in zip(
+        *(column.tolist() for column in self.edges), strict=True
+      )
+    ]
+
+  def document(self) -> dict[str, Any]:
+    """What circuit.json holds, but for the hashes of the files."""
+    return _description(self)
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """What circuit.npz holds."""
+    return _arrays(self)
+
+  def __repr__(self) -> str:
+    loss = self.metrics.get('test_loss')
+    told = '' if loss is None else f', test loss {loss:.3f}'
+    return (
+      f'Circuit({self.task}: {self.node_count} nodes, {self.edge_count} edges'
+      f'{told}, gates on {self.gates}, {self.ablation.get("kind")} ablation)'
+    )
+
+  def _repr_html_(self) -> str:
+    """The drawing, for notebooks."""
+    # Pages know circuits, not the other way round: the interface of the
+    # package is where both are known.
+    return sparse_interp.circuit_html(self)
 
 
 def list_edges(
@@ -184,34 +222,6 @@ def parts_of_circuit(circuit: Circuit, index: EdgeIndex) -> Parts:
 FILES = (circuit_files.JSON, circuit_files.NPZ)
 
 
-def hash_params(params: dict) -> str:
-  """Hash of names, shapes, dtypes and values of all parameters.
-
-  That of arrays that cannot change is remembered while they live.
-  """
-  digest = hashlib.sha256()
-  leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-  key = tuple((jax.tree_util.keystr(path), id(leaf)) for path, leaf in leaves)
-  if (known := _hashes.get(key)) and all(ref() is not None for ref in known[1]):
-    return known[0]
-  for path, leaf in leaves:
-    array = np.ascontiguousarray(leaf)
-    name = jax.tree_util.keystr(path)
-    digest.update(f'{name} {array.shape} {array.dtype}'.encode())
-    digest.update(array.tobytes())
-  found = digest.hexdigest()[:16]
-  if all(isinstance(leaf, jax.Array) for _, leaf in leaves):
-    _hashes[key] = found, [weakref.ref(leaf) for _, leaf in leaves]
-    while len(_hashes) > _REMEMBERED:
-      del _hashes[next(iter(_hashes))]
-  return found
-
-
-# {names and identities of arrays: (their hash, references to them)}.
-_hashes: dict[tuple, tuple[str, list[weakref.ref]]] = {}
-_REMEMBERED = 64
-
-
 def save(circuit: Circuit, directory: str | os.PathLike) -> None:
   """Writes a circuit; at no moment is there a half-written one.
 
@@ -223,7 +233,7 @@ def save(circuit: Circuit, directory: str | os.PathLike) -> None:
     OSError: if the disk is full or may not be written to; a circuit that
       stood there before is then untouched.
   """
-  circuit_files.write(directory, _description(circuit), _arrays(circuit))
+  circuit_files.write(directory, circuit.document(), circuit.arrays())
 
 
 def _description(circuit):

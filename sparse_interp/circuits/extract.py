@@ -20,7 +20,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sparse_interp.circuits.circuit import (
   Circuit,
-  hash_params,
   parts_of_circuit,
 )
 from sparse_interp.circuits.gates import EdgeIndex, nonzero_weights
@@ -36,10 +35,11 @@ from sparse_interp.models import GPTConfig
 from sparse_interp.models.config import RESIDUAL_SITES
 from sparse_interp.models.gpt import sinusoidal_positions
 from sparse_interp.models.layers import rotary_partner
+from sparse_interp.models.params_hash import hash_params
 from sparse_interp.models.sites import read_site
 
 
-def extract(circuit: Circuit, params: dict) -> SmallModel:
+def extract_circuit(circuit: Circuit, params: dict) -> SmallModel:
   """Turns a circuit into a small dense model.
 
   Args:

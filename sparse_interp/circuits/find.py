@@ -12,7 +12,7 @@ from sparse_interp.circuits import examples as examples_lib
 from sparse_interp.circuits import gated_model
 from sparse_interp.circuits.ablation import constants
 from sparse_interp.circuits.answers import gates_of
-from sparse_interp.circuits.circuit import Circuit, hash_params, list_edges
+from sparse_interp.circuits.circuit import Circuit, list_edges
 from sparse_interp.circuits.faithfulness import FORMULAS, evaluate
 from sparse_interp.circuits.from_ranking import (
   PruneResult,
@@ -35,6 +35,7 @@ from sparse_interp.circuits.unfinished import (
   question,
 )
 from sparse_interp.models import GPTConfig
+from sparse_interp.models.params_hash import hash_params
 from sparse_interp.models.sites import node_sites
 from sparse_interp.tasks.encoding import EncodedTask
 
@@ -42,7 +43,7 @@ Means = Mapping[str, Float[np.ndarray | Array, '_']]
 Pieces = Callable[[Sequence[int]], list[str]]
 
 
-def prune(
+def find_units(
   model: GatedModel,
   train: Any,
   prune_config: PruneConfig,
@@ -126,7 +127,7 @@ def find_circuit(
     The circuit with its metrics; see `circuit` and `faithfulness`.
 
   Raises:
-    ValueError: see `prune`.
+    ValueError: see `find_units`.
   """
   train, test = make_pairs(train_task), make_pairs(test_task)
   values = constants(config, params, means, prune_config.ablation, train)
@@ -143,7 +144,7 @@ def find_circuit(
       'machine': machine(),
     },
   )
-  found = prune(model, train, prune_config, seed, progress, unfinished)
+  found = find_units(model, train, prune_config, seed, progress, unfinished)
   parts = parts_of(model, found.keep, found.sizes)
   if progress is not None:
     progress(

@@ -23,11 +23,11 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from sparse_interp.circuits.circuit import hash_params
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.files import whole_file
 from sparse_interp.files import workdir as workdir_lib
+from sparse_interp.models.params_hash import hash_params
 
 Value = TypeVar('Value')
 

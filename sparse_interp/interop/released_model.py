@@ -17,6 +17,7 @@ from sparse_interp.circuits.losses import TASK_LOSS, pair_losses
 from sparse_interp.circuits.task_loss import Pairs, make_pairs
 from sparse_interp.interop.released_circuit import Released
 from sparse_interp.models import GPT, GPTConfig
+from sparse_interp.models.params_hash import hash_params
 from sparse_interp.models.sites import node_sites
 from sparse_interp.tasks.encoding import EncodedTask
 
@@ -89,7 +90,7 @@ def reevaluate(
     config: the model it belongs to.
     params: its parameters.
     means: {site: what removed nodes take}, from `read_means` of the released
-      file, or from `ablation.site_means`.
+      file, or from `means.site_means`.
     answers: token that the first half of the prompts calls for, and the one of
       the second half; None there means any but the first.
     scale: of the circuit's logits, where the sweep fitted one.
@@ -196,7 +197,7 @@ def to_circuit(
     activations=activations,
     provenance={
       'released_file_hash': released.hash,
-      'params_hash': circuit_lib.hash_params(params),
+      'params_hash': hash_params(params),
     },
   )
 

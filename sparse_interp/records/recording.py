@@ -208,7 +208,7 @@ def _checked(config: GPTConfig, windows: Any) -> Int32[np.ndarray, '_ _']:
 
 def _hash(text: Int32[np.ndarray, '_ _']) -> str:
   digest = hashlib.sha256(f'{text.shape} int32'.encode())
-  digest.update(text.astype('<i4'))
+  digest.update(text.astype('<i4').tobytes())
   return digest.hexdigest()
 
 

@@ -20,7 +20,7 @@ from sparse_interp.circuits.gates import apply_gates
 from sparse_interp.circuits.parts import parts_of, settle
 from sparse_interp.circuits.task_loss import Pairs
 from sparse_interp.models import GPT
-from sparse_interp.runs.pretrained import Model
+from sparse_interp.models.model import Model
 
 # Prompts that are run, and the share of the units that a circuit keeps.
 _PAIRS = 8

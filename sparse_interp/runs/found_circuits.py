@@ -7,7 +7,8 @@ from sparse_interp.circuits import circuit as circuit_lib
 from sparse_interp.circuits.circuit import Circuit
 from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.runs import pretrained
+from sparse_interp.models.model import Model
+from sparse_interp.models.params_hash import hash_params
 from sparse_interp.training import metrics
 
 _PHASE = 'prune'
@@ -27,7 +28,7 @@ def say_versions(circuits: Iterable[Circuit | None]) -> None:
 
 
 def load_own(
-  directory: pathlib.Path, model: pretrained.Model, name: str
+  directory: pathlib.Path, model: Model, name: str
 ) -> Circuit | None:
   """Reads a circuit found earlier; None if it is missing or damaged.
 
@@ -44,7 +45,7 @@ def load_own(
     metrics.say(_PHASE, f'{name:<28} is found anew: {error}')
     return None
   found = circuit.provenance['params_hash']
-  asked = circuit_lib.hash_params(model.params)
+  asked = hash_params(model.params)
   if found != asked:
     raise ValueError(
       f'workdir must hold circuits of this model, got {directory} of another '

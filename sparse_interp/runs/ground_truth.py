@@ -15,7 +15,6 @@ from ml_collections import config_dict
 
 from sparse_interp import interop
 from sparse_interp.circuits import unfinished
-from sparse_interp.circuits.circuit import hash_params
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.unfinished import Unfinished
 from sparse_interp.configs import sections
@@ -25,6 +24,7 @@ from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.interop import CompiledProgram, programs
 from sparse_interp.interop.planted_programs import PROGRAMS as PLANTED
 from sparse_interp.interop.programs import PROGRAMS, compile_published
+from sparse_interp.models.params_hash import hash_params
 from sparse_interp.runs import compiled_scores, planted_scores, table
 from sparse_interp.runs import prune as prune_run
 from sparse_interp.training import hosts, metrics, ranges, sharding

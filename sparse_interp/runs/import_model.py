@@ -18,12 +18,12 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import config_dict
 
-from sparse_interp.circuits.circuit import hash_params
 from sparse_interp.files import model_files, versions, whole_file
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.interop import own_tokenizer, remote, source
 from sparse_interp.interop.own_tokenizer import OwnTokenizer
 from sparse_interp.models import GPTConfig
+from sparse_interp.models.params_hash import hash_params
 from sparse_interp.runs import imported_text, parity
 from sparse_interp.sparsity import statistics
 from sparse_interp.training import (

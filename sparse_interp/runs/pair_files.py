@@ -120,8 +120,10 @@ def line(
   """
   said = entry['pairs_file']
   parts = [
-    f'{len(train.conditions)} train and {len(test.conditions)} test pairs of '
-    f'{said["file"]}'
+    (
+      f'{len(train.conditions)} train and {len(test.conditions)} test pairs of '
+      f'{said["file"]}'
+    )
   ]
   parts += [f'{n} left out, {why}' for why, n in said['left_out'].items()]
   for split, encoded in (('train', train), ('test', test)):

@@ -12,7 +12,6 @@ from sparse_interp.circuits import (
   from_ranking,
   gated_model,
 )
-from sparse_interp.circuits.ablation import site_means
 from sparse_interp.circuits.answers import answer_by_gates
 from sparse_interp.circuits.parts import parts_of
 from sparse_interp.circuits.prune_config import PruneConfig
@@ -23,6 +22,7 @@ from sparse_interp.files import model_files
 from sparse_interp.interop.planted import draw, plant
 from sparse_interp.interop.planted_programs import Program
 from sparse_interp.models import GPTConfig
+from sparse_interp.models.means import site_means
 from sparse_interp.training import pretrain
 
 # Prompts that nothing is fitted to are drawn far from those that are.
@@ -117,7 +117,7 @@ def score_planted(
 def _search(method, model, train, config, seed, progress):
   """From either ranking to a circuit."""
   if method == 'edge_masks':
-    return find.prune(model, train, config, seed, progress)
+    return find.find_units(model, train, config, seed, progress)
   sizes = from_ranking.units_of(model, config)
   data = from_ranking.part(model, train, config)
   few = data.fitting.take(np.arange(min(_RANKING_PAIRS, data.fitting.size)))

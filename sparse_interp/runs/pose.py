@@ -13,8 +13,8 @@ from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.task_loss import make_pairs
 from sparse_interp.configs import sections
 from sparse_interp.models import GPTConfig
+from sparse_interp.models.model import Model
 from sparse_interp.runs import pair_files, table
-from sparse_interp.runs.pretrained import Model
 from sparse_interp.tasks.encoding import EncodedTask, encode_task
 from sparse_interp.tasks.pairs import Task
 from sparse_interp.training import estimate, free_memory, metrics

@@ -9,7 +9,6 @@ middle of a task, too.
 """
 
 import contextlib
-import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping
@@ -20,13 +19,15 @@ from ml_collections import config_dict
 from sparse_interp.circuits import circuit as circuit_lib
 from sparse_interp.circuits import few_pairs, unfinished
 from sparse_interp.circuits.circuit import Circuit
-from sparse_interp.circuits.find import find_circuit
 from sparse_interp.circuits.from_ranking import Unprunable
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.prune_task import prune_posed
 from sparse_interp.circuits.sweep import geometric_mean
 from sparse_interp.configs import sections
 from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
+from sparse_interp.models.model import Model
+from sparse_interp.models.params_hash import hash_params
 from sparse_interp.runs import (
   found_circuits,
   pair_files,
@@ -133,7 +134,7 @@ def prune_config(config: config_dict.ConfigDict) -> PruneConfig:
 
 def find_circuits(
   config: config_dict.ConfigDict,
-  model: pretrained.Model,
+  model: Model,
   measured: Mapping[str, pose.Measured],
   workdir: str,
   claim: workdir_lib.Claim,
@@ -232,39 +233,27 @@ def find_circuits(
     'target_on': hyperparameters.target_on,
     'geometric_mean_edges': geometric_mean(edges),
     'formulas': prune_report.FORMULAS,
-    'params_hash': circuit_lib.hash_params(model.params),
+    'params_hash': hash_params(model.params),
     'versions': history,
   }
 
 
 def _prune_task(
   config: config_dict.ConfigDict,
-  model: pretrained.Model,
+  model: Model,
   hyperparameters: PruneConfig,
   measured: pose.Measured,
   on_the_way: pathlib.Path,
 ) -> Circuit:
-  begun = time.monotonic()
-  provenance = model.provenance | {'versions': versions.current()}
   if measured.task.listed:
-    provenance['task_hash'] = measured.task.hash
     count = len(measured.pairs[0].conditions)
     hyperparameters = few_pairs.for_pairs(hyperparameters, count)
-  circuit = find_circuit(
-    model.config,
-    model.params,
-    model.means,
-    *measured.pairs,
+  return prune_posed(
+    model,
+    measured.task,
+    measured.pairs,
     hyperparameters,
     config.seed,
-    progress=table.progress(_PHASE, measured.task.name),
-    provenance=provenance,
-    pieces=model.tokenizer.pieces,
-    description=measured.task.description,
-    mean_tokens=model.mean_tokens,
-    directory=on_the_way,
-  )
-  seconds = time.monotonic() - begun
-  return dataclasses.replace(
-    circuit, provenance=circuit.provenance | {'prune_seconds': seconds}
+    table.progress(_PHASE, measured.task.name),
+    on_the_way,
   )

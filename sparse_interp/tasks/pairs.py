@@ -99,10 +99,6 @@ class Task:
   generate: Callable[[random.Random, str], Pair] | None = None
   listed: Listed | None = None
 
-  def pairs(self, split: str, count: int, seed: int = 0) -> list[Pair]:
-    """See `make_pairs`."""
-    return make_pairs(self, split, count, seed)
-
   @property
   def hash(self) -> str:
     """Hex SHA-256 of the pairs: all that are listed, or some that are made."""
@@ -137,6 +133,10 @@ class Task:
     for reason, number in self.listed.left_out.items():
       counts += f', {number:,} left out: {reason}'
     return counts
+
+  def pairs(self, split: str, count: int, seed: int = 0) -> list[Pair]:
+    """See `make_pairs`."""
+    return make_pairs(self, split, count, seed)
 
 
 def opening(prompt: str) -> str:
@@ -189,6 +189,7 @@ def draw_pairs(task: Task, split: str, seed: int) -> Iterator[Pair]:
   if task.listed is not None:
     yield from _in_order(getattr(task.listed, split), rng)
     return
+  assert task.generate is not None  # else the pairs are listed
   seen: set[str] = set()
   given, failures = 0, 0
   while failures < _PATIENCE:

@@ -62,7 +62,7 @@ def split_pairs(
       'the same split, or leave the splits out'
     )
   components = _components(prompts)
-  asked = [{given[i] for i in members} - {None} for members in components]
+  asked = [{s for i in members if (s := given[i])} for members in components]
   mixed = [i for i, found in enumerate(asked) if len(found) > 1]
   if mixed:
     between = sum(given[i] is None for k in mixed for i in components[k])
@@ -74,8 +74,7 @@ def split_pairs(
   for members, found in zip(components, asked, strict=True):
     prompts_of = [prompt for i in members for prompt in prompts[i]]
     first = min(prompts_of, key=str.encode)
-    split = found.pop() if found else split_by_hash(first)
-    groups.append(Group(members, split))
+    groups.append(Group(members, next(iter(found), split_by_hash(first))))
   return groups
 
 

@@ -126,7 +126,7 @@ def read_circuit(directory: pathlib.Path) -> StoredCircuit:
   """
   document, arrays = circuit_files.read(directory)
   try:
-    return _assemble(directory.resolve().name, document, arrays)
+    return assemble(directory.resolve().name, document, arrays)
   except (KeyError, IndexError, TypeError, ValueError) as error:
     raise ValueError(
       f'{directory / circuit_files.NPZ} must match circuit.json beside it, got '
@@ -134,10 +134,10 @@ def read_circuit(directory: pathlib.Path) -> StoredCircuit:
     ) from None
 
 
-def _assemble(
+def assemble(
   name: str, document: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> StoredCircuit:
-  """Numbers the nodes and gathers what is known of each."""
+  """Numbers the nodes of a circuit and gathers what is known of each."""
   sites = tuple(str(site) for site, _ in document['sites'])
   nodes, means, scores, activations = [], [], [], []
   lengths = [len(example['pieces']) for example in document['examples']]

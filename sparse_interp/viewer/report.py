@@ -5,10 +5,12 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sparse_interp.files import whole_file
 from sparse_interp.viewer.artifacts import (
+  StoredCircuit,
   check_schema,
   read_circuits,
   read_json,
@@ -57,6 +59,16 @@ def write_report(workdir: str, path: str) -> None:
     read_circuits(folder / 'circuits'),
     key=lambda circuit: order.get(circuit.name, len(order)),
   )
+  write(path, summary, metrics, circuits)
+
+
+def write(
+  path: str | pathlib.Path,
+  summary: Mapping[str, Any],
+  metrics: Sequence[Mapping[str, Any]],
+  circuits: Sequence[StoredCircuit],
+) -> None:
+  """Writes the page of a summary, rows of metrics, and circuits."""
   layouts = [lay_out_circuit(circuit) for circuit in circuits]
   drawings = ''.join(
     f'<template id="drawing-{i}">{draw(circuit, layout, alone=False)}'

@@ -94,6 +94,8 @@ def _outcome(
     return 'not learned', _not_learned(entry, given, target)
   if not is_finite(found.get('test_loss')):
     return 'not pruned', f'learned, but {given or "no circuit was looked for"}'
+  if entry.get('untried'):
+    return 'no verdict', str(entry['untried'])
   if found.get('missed') or not section(entry, 'circuit'):
     missed = ', '.join(map(str, found.get('missed') or ()))
     return 'bound missed', str(given or f'the circuit found missed {missed}')

@@ -10,12 +10,13 @@ import pytest
 from sparse_interp.circuits import ablation, gated_model, task_loss
 from sparse_interp.circuits.output_loss import Recorded, make_recorded
 from sparse_interp.models import GPT
+from sparse_interp.models.means import site_means
 
 
 def test_means_pool_batches_of_unequal_size_over_all_positions(known):
   rng = np.random.default_rng(0)
   batches = [rng.integers(0, 12, (n, 8)) for n in (2, 5)]
-  means = ablation.site_means(known.config, known.params, batches)
+  means = site_means(known.config, known.params, batches)
   _, recorded = GPT(known.config).apply(
     {'params': known.params}, jnp.asarray(np.concatenate(batches))
   )
@@ -27,7 +28,7 @@ def test_means_pool_batches_of_unequal_size_over_all_positions(known):
 
 def test_no_text_is_refused(known):
   with pytest.raises(ValueError, match='batches must hold at least one'):
-    ablation.site_means(known.config, known.params, [])
+    site_means(known.config, known.params, [])
 
 
 def test_constants_are_zero_or_the_given_means_or_those_of_the_task(known):

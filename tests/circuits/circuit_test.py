@@ -10,6 +10,7 @@ import pytest
 from sparse_interp.circuits import circuit as artifact
 from sparse_interp.circuits import extract, gated_model, parts, selection
 from sparse_interp.files import circuit_files
+from sparse_interp.models.params_hash import hash_params
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def circuit(known):
     activations={
       s: np.ones((1, 2, len(k)), np.float32) for s, k in nodes.items()
     },
-    provenance={'seed': 1, 'params_hash': artifact.hash_params(known.params)},
+    provenance={'seed': 1, 'params_hash': hash_params(known.params)},
   )
 
 
@@ -202,10 +203,10 @@ def test_damaged_files_are_named_in_one_line(
 
 
 def test_extract_refuses_another_models_parameters(circuit, known):
-  extract.extract(circuit, known.params)
+  extract.extract_circuit(circuit, known.params)
   other = jax.tree.map(lambda x: x * 1.5, known.params)
   with pytest.raises(ValueError, match='params must be those of the model'):
-    extract.extract(circuit, other)
+    extract.extract_circuit(circuit, other)
 
 
 def test_edited_numbers_and_arrays_of_another_circuit_are_refused(
@@ -252,13 +253,13 @@ def test_every_reader_notices_every_flipped_bit(circuit, tmp_path):
 
 def test_parameters_are_hashed_once(known, monkeypatch):
   params = jax.tree.map(lambda leaf: leaf + 0, known.params)
-  expected = artifact.hash_params(params)
-  assert expected == artifact.hash_params(jax.device_get(params))
+  expected = hash_params(params)
+  assert expected == hash_params(jax.device_get(params))
   monkeypatch.setattr(artifact.np, 'ascontiguousarray', None)
-  assert artifact.hash_params(params) == expected
+  assert hash_params(params) == expected
   monkeypatch.undo()
   # Arrays that can change are looked at every time.
   arrays = {'a': np.zeros(3, np.float32)}
-  before = artifact.hash_params(arrays)
+  before = hash_params(arrays)
   arrays['a'][1] = 1
-  assert artifact.hash_params(arrays) != before
+  assert hash_params(arrays) != before

@@ -207,7 +207,7 @@ def test_tied_queries_and_keys_have_one_gate(known):
   sizes = from_ranking.units_of(known.model, config)
   assert '0.attn.qk' in sizes
   assert not {'0.attn.q', '0.attn.k'} & sizes.keys()
-  found = find.prune(
+  found = find.find_units(
     known.model, task_loss.make_pairs(known.train), config, seed=0
   )
   np.testing.assert_array_equal(found.keep, known.true_units(sizes))
@@ -290,19 +290,25 @@ def test_same_seed_gives_the_same_gates_and_history_counts_steps(known):
 def test_a_target_below_the_full_models_loss_is_refused(known):
   config = dataclasses.replace(_CONFIG, target_loss=1e-9, margin=0.0)
   with pytest.raises(ValueError, match='target_loss must be at least the full'):
-    find.prune(known.model, task_loss.make_pairs(known.train), config, seed=0)
+    find.find_units(
+      known.model, task_loss.make_pairs(known.train), config, seed=0
+    )
 
 
 def test_a_target_that_the_empty_circuit_meets_is_refused(known):
   config = dataclasses.replace(_CONFIG, target_loss=0.8)
   with pytest.raises(ValueError, match=r'all is removed, 0\.69.*, got 0\.8'):
-    find.prune(known.model, task_loss.make_pairs(known.train), config, seed=0)
+    find.find_units(
+      known.model, task_loss.make_pairs(known.train), config, seed=0
+    )
 
 
 def test_too_few_pairs_are_refused(known):
   config = dataclasses.replace(_CONFIG, holdout_pairs=60)
   with pytest.raises(ValueError, match='number of training pairs, 64, got 84'):
-    find.prune(known.model, task_loss.make_pairs(known.train), config, seed=0)
+    find.find_units(
+      known.model, task_loss.make_pairs(known.train), config, seed=0
+    )
 
 
 @pytest.mark.parametrize(

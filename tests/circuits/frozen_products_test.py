@@ -6,6 +6,7 @@ import pytest
 
 from sparse_interp.circuits import ablation, gated_model, pruning, task_loss
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.models.means import site_means
 from sparse_interp.models.sites import edge_matrices
 
 
@@ -82,13 +83,13 @@ def test_gates_learned_alone_and_together_are_those_of_dense_products(
 
 def test_means_are_those_of_dense_products(known, monkeypatch):
   tokens = np.arange(16).reshape(2, 8) % known.config.vocab_size
-  wanted = ablation.site_means(known.config, known.params, [tokens])
+  wanted = site_means(known.config, known.params, [tokens])
   # A model this narrow is run densely otherwise.
   freeze = ablation.frozen.freeze
   monkeypatch.setattr(
     ablation.frozen, 'freeze', lambda c, p: freeze(c, p, 'row_sparse')
   )
-  found = ablation.site_means(known.config, known.params, [tokens])
+  found = site_means(known.config, known.params, [tokens])
   for site, mean in wanted.items():
     np.testing.assert_allclose(found[site], mean, atol=1e-5)
 

@@ -118,7 +118,7 @@ def test_it_becomes_a_circuit_with_the_weights_of_the_model(
   assert [e['side'] for e in loaded.examples] == ['a', 'b'] * 5
   assert loaded.examples[0]['answer'] == str(ANSWERS[0])
   # A circuit like any other: it can be cut out of this model, and no other.
-  extract.extract(loaded, small.params)
+  extract.extract_circuit(loaded, small.params)
 
 
 def test_means_are_read_from_their_file(small, tmp_path):

@@ -8,10 +8,11 @@ import numpy as np
 
 from sparse_interp.circuits import circuit as circuit_lib
 from sparse_interp.circuits import gated_model, parts, selection
-from sparse_interp.circuits.ablation import site_means
 from sparse_interp.circuits.task_loss import make_pairs
 from sparse_interp.circuits.watching import watch
 from sparse_interp.models import GPT, GPTConfig
+from sparse_interp.models.means import site_means
+from sparse_interp.models.params_hash import hash_params
 from sparse_interp.models.sites import node_sites
 from sparse_interp.tasks.encoding import EncodedTask
 
@@ -118,7 +119,7 @@ def make_circuit(config=CONFIG, seed=0, keep=0.5):
     ],
     example_tokens=tokens,
     activations=seen,
-    provenance={'params_hash': circuit_lib.hash_params(params)},
+    provenance={'params_hash': hash_params(params)},
   )
   return types.SimpleNamespace(
     circuit=circuit,

@@ -55,7 +55,9 @@ def excerpts_of(name, rows, edges, *, top, per_quantile, random, seed):
     name: of the unit.
     rows: (windows, time) activations of it.
     edges: of its quantiles.
-    top, per_quantile, random: numbers of excerpts.
+    top: number of excerpts.
+    per_quantile: the same, of each quantile.
+    random: the same.
     seed: of lots.
   """
   windows, time = rows.shape

@@ -12,11 +12,12 @@ import pytest
 
 from experiments import import_model as experiment
 from sparse_interp import main
-from sparse_interp.circuits.ablation import site_means
 from sparse_interp.data.tokenizer import train_tokenizer
 from sparse_interp.files import model_files
 from sparse_interp.interop import openai_release
+from sparse_interp.loading import load
 from sparse_interp.models import GPTConfig
+from sparse_interp.models.means import site_means
 from sparse_interp.runs import import_model, pretrained
 from sparse_interp.training import pretrain
 from sparse_interp.viewer.report import write_report
@@ -85,6 +86,10 @@ def test_pruning_says_what_a_model_without_text_lacks(tmp_path):
   main.run(make_config(PLAIN), str(tmp_path / 'w'))
   with pytest.raises(ValueError, match=r'must hold text .*config\.tokenizer'):
     pretrained.load(tmp_path / 'w')
+  model = load(tmp_path / 'w')
+  assert model.tokenizer is None
+  assert model.windows is None
+  assert model.source == str(tmp_path / 'w')
 
 
 def test_fields_that_are_not_used_are_said_and_kept(tmp_path, capsys):

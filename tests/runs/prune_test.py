@@ -14,6 +14,7 @@ from sparse_interp.circuits import counting, sweep, unfinished
 from sparse_interp.data.tokenizer import Tokenizer
 from sparse_interp.files import sealed, versions
 from sparse_interp.files import workdir as workdir_lib
+from sparse_interp.models.model import Model
 from sparse_interp.runs import (
   pair_files,
   pose,
@@ -105,7 +106,7 @@ class _Tokenizer(Tokenizer):
   """Knows no text: the task of the known model is tokens already."""
 
   def __init__(self):
-    pass
+    self.hash = 'abc'
 
   def pieces(self, ids):
     return [f'<{i}>' for i in ids]
@@ -119,13 +120,8 @@ def config(monkeypatch):
   task with the answers exchanged, which it gets all wrong.
   """
   known = make_known()
-  model = pretrained.Model(
-    known.config,
-    known.params,
-    _Tokenizer(),
-    known.means,
-    7,
-    {'tokenizer_hash': 'abc'},
+  model = Model(
+    known.config, known.params, _Tokenizer(), known_means=known.means
   )
 
   def encode(task, tokenizer, split, count, length, seed, progress):

@@ -1,0 +1,186 @@
+"""Puts a circuit on trial: what faithfulness measures, as a verdict."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from sparse_interp.circuits import gated_model, selection
+from sparse_interp.circuits.circuit import Circuit, parts_of_circuit
+from sparse_interp.circuits.faithfulness import FORMULAS, evaluate
+from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.prune_task import hash_pairs
+from sparse_interp.circuits.pruning import Progress
+from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.files.verdict import Number, Verdict, number
+from sparse_interp.models.model import Model
+from sparse_interp.models.sites import constant_sites
+from sparse_interp.tasks.posing import LENGTH, pose
+
+# The model without the circuit, and circuits drawn at random, must know next
+# to nothing: ln 2 = 0.69 knows nothing.
+LEAST_LOSS = 0.5
+
+# {number of a verdict: metric of `faithfulness`}.
+_METRICS = {
+  'loss_raw': 'raw_loss',
+  'loss_calibrated': 'test_loss',
+  'loss_train': 'train_loss',
+  'loss_full': 'full_loss',
+  'kl': 'test_kl',
+  'kl_raw': 'raw_kl',
+  'necessity_raw': 'necessity_loss',
+  'random_loss': 'random_loss',
+  'random_loss_raw': 'raw_random_loss',
+}
+_FORMULAS = {
+  **FORMULAS,
+  'full_loss': 'task loss of the full model, test pairs',
+  'test_kl': 'KL(full model || circuit) over the two answers, test pairs, with '
+  'scale and shift',
+  'raw_kl': 'the same with scale 1 and shift 0',
+  'raw_random_loss': 'random_loss with scale 1 and shift 0',
+}
+
+
+def audit(
+  model: Model,
+  circuit: Circuit,
+  task: Any,
+  seed: int = 0,
+  *,
+  train_pairs: int | None = None,
+  test_pairs: int | None = None,
+  length: int = LENGTH,
+  progress: Progress | None = None,
+) -> Verdict:
+  """Measures a circuit on test pairs and judges it by what was asked of it.
+
+  The loss that the search had a target for must stay below that target, the
+  model without the circuit and random circuits must lose at least LEAST_LOSS,
+  all by the end of their 95 % intervals. Removed parts take what the circuit
+  says they take.
+
+  Args:
+    model: that the circuit was found in.
+    circuit: the circuit.
+    task: with a `name` and `pairs(split, count, seed)`; see `tasks.posing`.
+    seed: of pairs, random circuits and bootstrap.
+    train_pairs: that random circuits are calibrated on; None for as many as
+      the search saw.
+    test_pairs: to measure on; None for 256, or for as many as there are.
+    length: longest prompt in tokens; at most the model's context counts.
+    progress: called now and then with a mapping of what there is to show.
+
+  Returns:
+    The verdict.
+
+  Raises:
+    ValueError: the circuit is of another model, or the task cannot be posed.
+  """
+  check_of(model, circuit)
+  if train_pairs is None:
+    train_pairs = circuit.prune_config.get('selection_pairs', 128)
+  context = model.config.context_length
+  train, test = posed = tuple(
+    pose(task, model.tokenizer, split, count, length, seed, context)
+    for split, count in (('train', train_pairs), ('test', test_pairs))
+  )
+  gated = gated_model.make(
+    model.config,
+    model.params,
+    _values(model, circuit),
+    circuit.ablation['kind'],
+    circuit.prune_config.get('products', 'auto'),
+  )
+  metrics = evaluate(
+    gated,
+    *units_of_circuit(gated, circuit),
+    (circuit.scale, circuit.shift),
+    make_pairs(train),
+    make_pairs(test),
+    test.conditions,
+    seed,
+    progress=progress,
+  )
+  verdict = Verdict(
+    task.name,
+    _numbers(circuit, metrics),
+    (),
+    {},
+    {
+      'params_hash': model.hash,
+      'pairs_hash': hash_pairs(posed),
+      'circuit_task': circuit.task,
+      'pairs': {'train': train_pairs, 'test': metrics['test_pairs']},
+      'random_circuits': metrics['random_circuits'],
+      'seed': seed,
+      'code_version': model.provenance['code_version'],
+    },
+  )
+  if not verdict.found:
+    return verdict
+  return dataclasses.replace(verdict, holds_under=(circuit.ablation['kind'],))
+
+
+def check_of(model: Model, circuit: Circuit) -> None:
+  """Raises ValueError unless a circuit was found in a model."""
+  there = circuit.provenance.get('params_hash')
+  if there is not None and there != model.hash:
+    raise ValueError(
+      f'circuit must be of this model, got one of another (params_hash {there} '
+      f'instead of {model.hash}); load the model it was found in.'
+    )
+
+
+def units_of_circuit(
+  model: GatedModel, circuit: Circuit
+) -> tuple[Bool[np.ndarray, 'units'], dict[str, int]]:
+  """(kept units, {key: number of units}) of a circuit."""
+  final = 'final_resid' in circuit.sites
+  tied = circuit.gates == 'nodes' and circuit.prune_config.get('tie_qk', False)
+  sizes = gated_model.unit_sizes(model, circuit.gates, final, tied)
+  chosen: dict[str, Any] = {}
+  if circuit.gates == 'edges':
+    edges = parts_of_circuit(circuit, model.edges).edges
+    chosen = {name: np.flatnonzero(kept) for name, kept in edges.items()}
+  for site, kept in circuit.nodes.items():
+    if site in sizes:
+      chosen[site] = kept
+    elif f'{site}k' in sizes:  # queries and keys share their units
+      chosen[f'{site}k'] = kept
+  return selection.mask_of(chosen, sizes), sizes
+
+
+def _values(model: Model, circuit: Circuit) -> dict[str, Any]:
+  """What removed parts take; the model's means where a circuit has none."""
+  widths = constant_sites(model.config)
+  values = {site: np.asarray(mean) for site, mean in circuit.means.items()}
+  for site in widths.keys() - values.keys():
+    # Where the last stream has no gates, nothing of it is ever removed.
+    unused = site == 'final_resid' and site not in circuit.sites
+    values[site] = np.zeros(widths[site]) if unused else model.means[site]
+  return {site: np.asarray(values[site], np.float32) for site in widths}
+
+
+def _numbers(circuit: Circuit, metrics: Mapping[str, Any]) -> dict[str, Number]:
+  asked, default = circuit.prune_config, PruneConfig()
+  target = asked.get('target_loss', default.target_loss)
+  judged = 'kl' if asked.get('target_on') == 'kl' else 'loss_calibrated'
+  bounds: dict[str, dict[str, float]] = {
+    judged: {'at_most': target},
+    'necessity_raw': {'at_least': LEAST_LOSS},
+    'random_loss': {'at_least': LEAST_LOSS},
+  }
+  return {
+    name: number(
+      metrics[metric],
+      metrics[f'{metric}_interval'],
+      _FORMULAS[metric],
+      **bounds.get(name, {}),
+    )
+    for name, metric in _METRICS.items()
+  }
