@@ -10,6 +10,9 @@ from collections.abc import Collection
 
 import jax
 
+# Of the H100 SXM and the H200; used when lowering without a device.
+_HOPPER_MULTIPROCESSORS = 132
+
 
 def choose(implementation: str, available: Collection[str]) -> str:
   """The implementation meant, 'auto' resolved.
@@ -41,6 +44,13 @@ def of_this_machine() -> str:
   # are other instructions.
   capability = getattr(jax.local_devices()[0], 'compute_capability', '')
   return 'gpu' if str(capability).startswith('9.') else 'reference'
+
+
+def multiprocessors() -> int:
+  """Multiprocessors of the GPU at hand, or of a Hopper GPU without one."""
+  if jax.default_backend() != 'gpu':
+    return _HOPPER_MULTIPROCESSORS
+  return jax.local_devices()[0].core_count
 
 
 def is_for_accelerators(implementation: str) -> bool:

@@ -43,7 +43,7 @@ class Kernel(NamedTuple):
     name: of the function that Numba compiles.
     load: imports that function and another, which calls it through XLA: from
       operands, some of them Python ints, to results.
-    plain: the same in plain jax.
+    plain: the same in plain jax; it calls no other kernel.
     cases: operands to compare both on, best of one shape, which is compiled
       once; on the last ones both are timed, too.
     tolerance: share of the largest result by which they may differ; 0 for not
@@ -141,12 +141,14 @@ def _say(line: str) -> None:
 def _try(kernel: Kernel, timed: bool) -> Outcome:
   """Compares a kernel with plain jax, and times it beside it."""
   device = jax.local_devices(backend='cpu')[0]
-  # What users set to find errors in their programs is not for these operands.
+  # What users set to find errors in their programs is not for this one.
   with (
     jax.default_device(device),
     jax.debug_nans(False),
     jax.debug_infs(False),
     jax.transfer_guard('allow'),
+    jax.numpy_dtype_promotion('standard'),
+    jax.numpy_rank_promotion('allow'),
   ):
     cases = kernel.cases()
     static = [i for i, x in enumerate(cases[0]) if isinstance(x, int)]

@@ -13,11 +13,12 @@ A.1); the search replaces the radix top-k that its authors found slow.
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int16, Int32
+
+from sparse_interp.ops import machine
 
 # Counts up to this one take fewer passes one maximum after the other than by
 # bits.
@@ -34,7 +35,7 @@ def written_down(x: Float[Array, '...']) -> Float[Array, '...']:
   array itself tells so: the bits of a magnitude are never negative. Elsewhere
   than on a CPU a barrier does the same; there it is taken away too early.
   """
-  if jax.default_backend() != 'cpu' or not x.size:
+  if machine.of_this_machine() != 'cpu' or not x.size:
     return lax.optimization_barrier(x)
   first = magnitude_bits(x[(0,) * x.ndim])
   return lax.while_loop(
