@@ -100,10 +100,10 @@ def _backward_cases():
   return [(*operands, logs, common, dy)]
 
 
-FORWARD = proving.Kernel(
+FORWARD = proving.NativeKernel(
   'attention_forward', _load_forward, reference.forward, _forward_cases, 1e-4
 )
-BACKWARD = proving.Kernel(
+BACKWARD = proving.NativeKernel(
   'attention_backward',
   _load_backward,
   reference.backward,

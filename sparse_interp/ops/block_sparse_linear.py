@@ -53,7 +53,9 @@ def block_sparse_linear(
       f"gradient must be 'dense' or 'kept', got {gradient!r}; choose 'dense'."
     )
   dtype = jnp.result_type(x.dtype, kernel.dtype)
-  implementation = block_sparse_matmul.choose(implementation, size, dtype)
+  implementation = block_sparse_matmul.choose_for_blocks(
+    implementation, size, dtype
+  )
   x, kernel = x.astype(dtype), kernel.astype(dtype)
   kept = block_sparse.nonzero_blocks(lax.stop_gradient(kernel), size)
   pays = jnp.sum(kept) <= _most_blocks(size, dense_above, kernel)

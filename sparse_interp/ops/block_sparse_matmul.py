@@ -42,7 +42,7 @@ def block_sparse_matmul(
   Args:
     x: activations, (..., K).
     w: the matrix, (K, N).
-    implementation: 'auto' or one of IMPLEMENTATIONS; see `choose`.
+    implementation: 'auto' or one of IMPLEMENTATIONS; see `choose_for_blocks`.
 
   Returns:
     (..., N), of the promoted dtype. Columns without a block are zero.
@@ -57,7 +57,7 @@ def block_sparse_matmul(
       f'{w.shape[1]}, got {x.shape}; transpose or slice one of them.'
     )
   dtype = jnp.result_type(x.dtype, w.blocks.dtype)
-  implementation = choose(implementation, w.size, dtype)
+  implementation = choose_for_blocks(implementation, w.size, dtype)
   flat = x.reshape(-1, x.shape[-1]).astype(dtype)
   flat = _widen(flat, w.grid[0] * w.size)
   layout = (w.rows, w.columns, w.count, w.by_column, w.by_row)
@@ -65,7 +65,7 @@ def block_sparse_matmul(
   return y[:, : w.shape[1]].reshape(*x.shape[:-1], w.shape[1])
 
 
-def choose(implementation: str, size: int, dtype: Any) -> str:
+def choose_for_blocks(implementation: str, size: int, dtype: Any) -> str:
   """The implementation meant, for these blocks if it is 'auto'.
 
   Kernels where they take the size and dtype: TPUs multiples of 128, Hopper 64

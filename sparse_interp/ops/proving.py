@@ -1,9 +1,9 @@
 """Kernels of our own prove themselves before they compute.
 
 When a kernel is first used on a machine, it is compared with the same in plain
-jax on a few operands made to break it, and timed beside it. Where
-it cannot be compiled or called, differs, or is clearly slower, plain jax takes
-its place, and one line on the logger 'sparse_interp.ops' says so.
+jax on a few operands made to break it, and timed beside it. Where it cannot be
+compiled or called, differs, or is clearly slower, plain jax takes its place,
+and one line on the logger 'sparse_interp.ops' says so.
 
 The outcome is kept beside the machine code. Later processes pay nothing, and
 compute as the first one did: the two may round otherwise, and a run that is
@@ -36,7 +36,7 @@ _PROVING = threading.RLock()
 _clock = time.perf_counter
 
 
-class Kernel(NamedTuple):
+class NativeKernel(NamedTuple):
   """A kernel for CPUs, and what it must be equal to.
 
   Attributes:
@@ -59,7 +59,7 @@ class Kernel(NamedTuple):
   defined: Callable[[Any], Any] = lambda results: results
 
 
-def either(kernel: Kernel) -> Callable[..., Any]:
+def either(kernel: NativeKernel) -> Callable[..., Any]:
   """The kernel where it stands, and else plain jax; inside or outside of jit.
 
   Which of both is asked when the function is called or traced.
@@ -73,14 +73,14 @@ def either(kernel: Kernel) -> Callable[..., Any]:
   return run
 
 
-def stands(kernel: Kernel) -> bool:
+def stands(kernel: NativeKernel) -> bool:
   """Whether the kernel is used; tries it if that is not known yet."""
   with _PROVING:
     return _outcome(kernel).kind == 'passed'
 
 
 @functools.cache
-def _outcome(kernel: Kernel) -> Outcome:
+def _outcome(kernel: NativeKernel) -> Outcome:
   """The outcome for this process; says in one line what did not pass."""
   try:
     key = _prepare(kernel)
@@ -103,7 +103,7 @@ class _NoCompilerError(Exception):
   """Numba or what it stands on is missing or broken."""
 
 
-def _prepare(kernel: Kernel) -> str:
+def _prepare(kernel: NativeKernel) -> str:
   """Compiles the kernel and makes it known to XLA; returns its key."""
   xla_interface.check()
   try:
@@ -114,7 +114,7 @@ def _prepare(kernel: Kernel) -> str:
   return native.prepare(kernel.load()[0])
 
 
-def _kept_or_new(kernel: Kernel, key: str) -> Outcome:
+def _kept_or_new(kernel: NativeKernel, key: str) -> Outcome:
   path = outcomes.path(kernel.name, key)
   outcome = outcomes.read(path)
   if outcome is None:
@@ -138,7 +138,7 @@ def _say(line: str) -> None:
   _LOG.warning('%s', line)
 
 
-def _try(kernel: Kernel, timed: bool) -> Outcome:
+def _try(kernel: NativeKernel, timed: bool) -> Outcome:
   """Compares a kernel with plain jax, and times it beside it."""
   device = jax.local_devices(backend='cpu')[0]
   # What users set to find errors in their programs is not for this one.

@@ -118,35 +118,35 @@ def _kept_gradient_cases():
   return [(index, start, x, dy)]
 
 
-PRODUCT = proving.Kernel(
+PRODUCT = proving.NativeKernel(
   'row_sparse_product',
   lambda: (_products().row_sparse_product, _products().product),
   _plain_product,
   _product_cases,
   1e-5,
 )
-SAMPLED = proving.Kernel(
+SAMPLED = proving.NativeKernel(
   'row_sparse_sampled',
   lambda: (_products().row_sparse_sampled, _products().sampled),
   _plain_sampled,
   _sampled_cases,
   1e-5,
 )
-KEPT_GRADIENT = proving.Kernel(
+KEPT_GRADIENT = proving.NativeKernel(
   'row_sparse_kept_gradient',
   lambda: (_products().row_sparse_kept_gradient, _products().kept_gradient),
   _plain_kept_gradient,
   _kept_gradient_cases,
   1e-5,
 )
-BY_INPUT = proving.Kernel(
+BY_INPUT = proving.NativeKernel(
   'rows_by_input',
   lambda: (_lists().rows_by_input, _lists().by_input),
   _plain_lists('input'),
   _list_cases,
   defined=_listed,
 )
-BY_OUTPUT = proving.Kernel(
+BY_OUTPUT = proving.NativeKernel(
   'rows_by_output',
   lambda: (_lists().rows_by_output, _lists().by_output),
   _plain_lists('output'),

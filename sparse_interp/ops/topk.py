@@ -16,7 +16,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from sparse_interp.ops import machine, thresholds, topk_kernels, topk_search
+from sparse_interp.ops import (
+  machine,
+  thresholds,
+  topk_bits,
+  topk_kernels,
+  topk_search,
+)
 
 IMPLEMENTATIONS = (
   'reference',
@@ -43,7 +49,7 @@ def kth_largest_magnitude(
   """
   axes = tuple(range(x.ndim))
   bits = topk_search.kth_largest(
-    topk_search.magnitude_bits(x), jnp.asarray(count, jnp.int32), axes
+    topk_bits.magnitude_bits(x), jnp.asarray(count, jnp.int32), axes
   )
   return lax.bitcast_convert_type(bits, jnp.float32).reshape(())
 

@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 from sparse_interp.ops import (
   compat,
   proving,
+  topk_bits,
   topk_gpu,
   topk_search,
   topk_tpu,
@@ -65,7 +66,7 @@ def _load_rows():
 def _plain_rows(x, k):
   """What `topk_cpu.abs_topk_rows` does, in plain jax."""
   keep = topk_search.keep(x, k, (1,), halves=True)
-  kept = jnp.where(topk_search.magnitude_bits(x) == 0, jnp.float32(-0.0), x)
+  kept = jnp.where(topk_bits.magnitude_bits(x) == 0, jnp.float32(-0.0), x)
   return jnp.where(keep, kept, 0)
 
 
@@ -80,7 +81,7 @@ def _cases_of_rows():
   return [(x, 101)]
 
 
-ROWS = proving.Kernel(
+ROWS = proving.NativeKernel(
   'abs_topk_of_rows', _load_rows, _plain_rows, _cases_of_rows
 )
 _rows_on_a_cpu = proving.either(ROWS)
@@ -243,7 +244,7 @@ def keep_mask(
   Ties are broken by a second search, for the lowest indices among them, only
   where there are too many.
   """
-  bits = topk_search.magnitude_bits(topk_search.written_down(x))
+  bits = topk_bits.magnitude_bits(topk_bits.written_down(x))
   wanted = jnp.maximum(count, 1)
   threshold = kth_largest(bits, wanted, implementation)
   pivots = jnp.stack([jnp.maximum(threshold, 1), threshold + 1])

@@ -212,7 +212,7 @@ def test_mixed_dtypes_are_promoted_and_gradients_keep_theirs():
 
 
 def test_a_cpu_takes_plain_jax():
-  assert block_sparse_matmul.choose('auto', 64, F32) == 'cpu'
+  assert block_sparse_matmul.choose_for_blocks('auto', 64, F32) == 'cpu'
 
 
 @pytest.mark.parametrize(

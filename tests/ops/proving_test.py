@@ -17,7 +17,7 @@ from sparse_interp.ops import (
   topk_kernels,
   xla_interface,
 )
-from sparse_interp.ops.proving import Kernel, either
+from sparse_interp.ops.proving import NativeKernel, either
 
 X = np.array([-3.0, 0, 1, np.nan, np.inf, 1e-3], np.float32)
 
@@ -29,7 +29,7 @@ def doubled(x):
 def kernel(ours=doubled, plain=doubled, **fields):
   """A kernel that is plain jax, too, and that nothing compiles."""
   cases = fields.pop('cases', lambda: [(X,)])
-  return Kernel('fake', lambda: (None, ours), plain, cases, **fields)
+  return NativeKernel('fake', lambda: (None, ours), plain, cases, **fields)
 
 
 def forget():
@@ -251,7 +251,7 @@ def test_what_cannot_be_compiled_steps_aside(lines, directory):
   def work(state, part, parts):
     native.floats(state, 0)[part] = 'no number'
 
-  one = Kernel('work', lambda: (work, not_now), doubled, lambda: [(X,)])
+  one = NativeKernel('work', lambda: (work, not_now), doubled, lambda: [(X,)])
   np.testing.assert_array_equal(either(one)(X), 2 * X)
   (line,) = lines()
   assert line.startswith('kernel work steps aside for plain jax: it cannot be')
