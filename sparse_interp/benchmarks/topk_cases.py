@@ -116,10 +116,10 @@ def projection_cases(sizes: Iterable[int], density: float) -> list[Case]:
   for size in sizes:
     k = max(1, int(density * size))
 
-    def ours(x, k=k, impl='auto'):
+    def ours(x, k=k, implementation='auto'):
       # A matrix, as weights are; ours selects from any shape.
       matrix = x.reshape(-1, math.gcd(x.size, 2000))
-      kept = jnp.where(topk.keep_mask(matrix, k, impl), matrix, 0)
+      kept = jnp.where(topk.keep_mask(matrix, k, implementation), matrix, 0)
       return kept.reshape(x.shape)
 
     cases.append(
@@ -132,7 +132,9 @@ def projection_cases(sizes: Iterable[int], density: float) -> list[Case]:
         reference=_reference(k),
         competitors={
           'ours': by_jax(ours, 'x'),
-          'ours_xla': by_jax(lambda x, f=ours: f(x, impl='reference'), 'x'),
+          'ours_xla': by_jax(
+            lambda x, f=ours: f(x, implementation='reference'), 'x'
+          ),
           'top_k_min': by_jax(lambda x, k=k: _threshold(x, k), 'x'),
           'top_k_scatter': by_jax(lambda x, k=k: _indices(x, k), 'x'),
           'sort': by_jax(lambda x, k=k: _sorted(x, k), 'x'),

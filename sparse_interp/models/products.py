@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sparse_interp.ops.block_sparse_linear import block_sparse_linear
-from sparse_interp.ops.row_sparse_linear import DENSE_ABOVE, row_sparse_linear
+from sparse_interp.ops.row_sparse_linear import row_sparse_linear
+from sparse_interp.ops.thresholds import ROWS_DENSE_ABOVE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ def skipping_pays(density: float) -> bool:
   measured.
   """
   one_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
-  return one_cpu and density <= DENSE_ABOVE
+  return one_cpu and density <= ROWS_DENSE_ABOVE
 
 
 def multiply(

@@ -15,9 +15,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from sparse_interp.ops import attention_kernels
+from sparse_interp.ops import attention_kernels, machine
 
-IMPLEMENTATIONS = ('auto', 'reference', 'cpu')
+IMPLEMENTATIONS = ('reference', 'cpu')
 
 # Queries that attend at a time: their scores stay in caches, and causality then
 # saves up to half of the work.
@@ -30,7 +30,7 @@ def attention(
   v: Float[Array, 'batch time heads d_head'],
   seen: Int[Array | np.ndarray, '#batch time'],
   sink: Float[Array, 'heads'] | None,
-  impl: str = 'auto',
+  implementation: str = 'auto',
 ) -> Float[Array, 'batch time heads d_head']:
   """Attends to the first keys, scale 1/sqrt(d_head), optional sink.
 
@@ -45,18 +45,12 @@ def attention(
       array is known before the model runs: in plain jax, queries then skip the
       keys after the last that one of their group sees.
     sink: logits of the extra slot; None for none.
-    impl: one of IMPLEMENTATIONS; 'auto' takes the kernels on a CPU.
+    implementation: 'auto' or one of IMPLEMENTATIONS; see `machine`.
 
   Raises:
     ValueError: there is no such implementation.
   """
-  if impl not in IMPLEMENTATIONS:
-    raise ValueError(
-      f'impl must be one of {", ".join(IMPLEMENTATIONS)}, got {impl!r}; choose '
-      "e.g. 'auto'."
-    )
-  on_cpu = jax.default_backend() == 'cpu'
-  if impl == 'cpu' or (impl == 'auto' and on_cpu):
+  if machine.choose(implementation, IMPLEMENTATIONS) == 'cpu':
     return attention_kernels.attention(q, k, v, seen, sink)
   return _attention(q, k, v, seen, sink)
 

@@ -264,18 +264,7 @@ def forward(
   seen: Int32[Array, 'batch time'],
   sink: Float[Array, 'batch heads'],
 ) -> tuple[Float[Array, '...'], ...]:
-  """What heads read, and the log of the sum of every softmax.
-
-  Args:
-    q: queries, float32 as all others.
-    k: keys.
-    v: values.
-    seen: how many keys, from the first on, a query sees; at least one.
-    sink: logits of the extra slot; -inf for none.
-
-  Returns:
-    y, like q; and the logs, (batch, heads, time).
-  """
+  """As `attention_reference.forward`."""
   batch, time, heads, _ = q.shape
   y = jax.ShapeDtypeStruct(q.shape, jnp.float32)
   logs = jax.ShapeDtypeStruct((batch, heads, time), jnp.float32)
@@ -293,7 +282,7 @@ def backward(
   common: Float[Array, 'batch heads time'],
   dy: Float[Array, 'batch time heads d_head'],
 ) -> tuple[Float[Array, 'batch time heads d_head'], ...]:
-  """Gradients of q, k and v from dy; `common` sums dy * y over channels."""
+  """As `attention_reference.backward`."""
   like = jax.ShapeDtypeStruct(q.shape, jnp.float32)
   operands = (q, k, v, seen, sink, log_total, common, dy)
   return tuple(native.call(attention_backward, [like] * 3, *operands))

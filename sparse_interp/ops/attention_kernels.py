@@ -16,7 +16,8 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from sparse_interp.ops import attention_cpu
+from sparse_interp.ops import attention_reference as reference
+from sparse_interp.ops import proving
 
 # Axes of operands and results: batch, time, heads, d_head.
 _HEADS, _SEEN, _SINK, _LOGS = 'b t h d', 'b t', 'b h', 'b h t'
@@ -62,11 +63,61 @@ def _independent(
   return joined
 
 
+def _load_forward():
+  from sparse_interp.ops import attention_cpu as cpu
+
+  return cpu.attention_forward, cpu.forward
+
+
+def _load_backward():
+  from sparse_interp.ops import attention_cpu as cpu
+
+  return cpu.attention_backward, cpu.backward
+
+
+def _operands():
+  """Of `forward`: odd sizes, any last key, sinks that take nothing or all."""
+  rng = np.random.default_rng(0)
+  parts = rng.normal(size=(3, 2, 250, 5, 13)) * 2
+  seen = rng.integers(1, 251, (2, 250))
+  sink = rng.choice([-np.inf, -3, 2, 40], (2, 5))
+  dtypes = (np.float32,) * 3 + (np.int32, np.float32)
+  arrays = zip((*parts, seen, sink), dtypes, strict=True)
+  return tuple(array.astype(dtype) for array, dtype in arrays)
+
+
+def _forward_cases():
+  q, k, *others = _operands()
+  k[0, 200, 3] = np.nan  # a key that some queries of one head see
+  return [(q, k, *others)]
+
+
+def _backward_cases():
+  operands = _operands()
+  y, logs = (np.asarray(x) for x in jax.jit(reference.forward)(*operands))
+  dy = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+  common = np.sum(y * dy, axis=-1).transpose(0, 2, 1)
+  return [(*operands, logs, common, dy)]
+
+
+FORWARD = proving.NativeKernel(
+  'attention_forward', _load_forward, reference.forward, _forward_cases, 1e-4
+)
+BACKWARD = proving.NativeKernel(
+  'attention_backward',
+  _load_backward,
+  reference.backward,
+  _backward_cases,
+  1e-4,
+)
+
 _forward = _independent(
-  attention_cpu.forward, [_HEADS, _HEADS, _HEADS, _SEEN, _SINK], [_HEADS, _LOGS]
+  proving.either(FORWARD),
+  [_HEADS, _HEADS, _HEADS, _SEEN, _SINK],
+  [_HEADS, _LOGS],
 )
 _backward = _independent(
-  attention_cpu.backward,
+  proving.either(BACKWARD),
   [_HEADS, _HEADS, _HEADS, _SEEN, _SINK, _LOGS, _LOGS, _HEADS],
   [_HEADS, _HEADS, _HEADS],
 )

@@ -43,7 +43,7 @@ def product(
   transposed: bool,
   interpret: Any = None,
 ) -> Float[Array, 'M outputs']:
-  """x @ W, or x @ W^T for `transposed` blocks; see `product_reference`.
+  """x @ W, or x @ W^T for `transposed` blocks; see `product_batched`.
 
   Args:
     x: activations, 16-bit; `rows_padded` rows, whole blocks wide.
@@ -126,7 +126,7 @@ def sampled(
   size: int,
   interpret: Any = None,
 ) -> Float[Array, 'capacity size size']:
-  """The blocks of x^T @ dy that have a slot; see `sampled_reference`.
+  """The blocks of x^T @ dy that have a slot; see `sampled_batched`.
 
   Args:
     x: activations, 16-bit; `rows_padded` rows, whole blocks wide.

@@ -13,10 +13,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from sparse_interp.ops import block_sparse, block_sparse_matmul
+from sparse_interp.ops.thresholds import BLOCKS_DENSE_ABOVE
 
-# Share of kept blocks above which the dense product is used: a block kernel
-# reaches about half of the dense product's rate (arithmetic, not measured).
-DENSE_ABOVE = 0.5
 GRADIENTS = ('dense', 'kept')
 
 
@@ -24,7 +22,7 @@ def block_sparse_linear(
   x: Float[Array, '*batch K'],
   kernel: Float[Array, 'K N'],
   size: int,
-  dense_above: float = DENSE_ABOVE,
+  dense_above: float = BLOCKS_DENSE_ABOVE,
   gradient: str = 'dense',
   implementation: str = 'auto',
 ) -> tuple[Float[Array, '*batch N'], Float[Array, '']]:
@@ -48,15 +46,16 @@ def block_sparse_linear(
   if not 0 < dense_above <= 1:
     raise ValueError(
       f'dense_above must be in (0, 1], got {dense_above}; choose e.g. '
-      f'{DENSE_ABOVE}.'
+      f'{BLOCKS_DENSE_ABOVE}.'
     )
   if gradient not in GRADIENTS:
     raise ValueError(
       f"gradient must be 'dense' or 'kept', got {gradient!r}; choose 'dense'."
     )
   dtype = jnp.result_type(x.dtype, kernel.dtype)
-  if implementation == 'auto':
-    implementation = block_sparse_matmul.choose(size, dtype)
+  implementation = block_sparse_matmul.choose_for_blocks(
+    implementation, size, dtype
+  )
   x, kernel = x.astype(dtype), kernel.astype(dtype)
   kept = block_sparse.nonzero_blocks(lax.stop_gradient(kernel), size)
   pays = jnp.sum(kept) <= _most_blocks(size, dense_above, kernel)

@@ -15,20 +15,17 @@ from jaxtyping import Array, Float
 from sparse_interp.ops import block_sparse_gpu as gpu
 from sparse_interp.ops import block_sparse_tpu as tpu
 from sparse_interp.ops import block_sparse_xla as xla
-from sparse_interp.ops import compat
+from sparse_interp.ops import compat, machine
 from sparse_interp.ops.block_sparse import BlockSparse
 
-# In plain jax; the kernel of each accelerator; the kernels on a CPU, the TPU's
-# also with its memory simulated and checked.
+# That for CPUs is plain jax, too, and no kernel.
 IMPLEMENTATIONS = (
   'reference',
-  'batched',
-  'looped',
-  'tpu',
+  'cpu',
   'gpu',
-  'tpu_interpreted',
-  'tpu_checked',
+  'tpu',
   'gpu_interpreted',
+  'tpu_interpreted',
 )
 
 
@@ -45,7 +42,7 @@ def block_sparse_matmul(
   Args:
     x: activations, (..., K).
     w: the matrix, (K, N).
-    implementation: one of `IMPLEMENTATIONS`, or 'auto' for `choose`.
+    implementation: 'auto' or one of IMPLEMENTATIONS; see `choose_for_blocks`.
 
   Returns:
     (..., N), of the promoted dtype. Columns without a block are zero.
@@ -60,9 +57,7 @@ def block_sparse_matmul(
       f'{w.shape[1]}, got {x.shape}; transpose or slice one of them.'
     )
   dtype = jnp.result_type(x.dtype, w.blocks.dtype)
-  if implementation == 'auto':
-    implementation = choose(w.size, dtype)
-  check(implementation, w.size, dtype)
+  implementation = choose_for_blocks(implementation, w.size, dtype)
   flat = x.reshape(-1, x.shape[-1]).astype(dtype)
   flat = _widen(flat, w.grid[0] * w.size)
   layout = (w.rows, w.columns, w.count, w.by_column, w.by_row)
@@ -70,45 +65,40 @@ def block_sparse_matmul(
   return y[:, : w.shape[1]].reshape(*x.shape[:-1], w.shape[1])
 
 
-def choose(size: int, dtype: Any) -> str:
-  """The implementation for the default back-end.
+def choose_for_blocks(implementation: str, size: int, dtype: Any) -> str:
+  """The implementation meant, for these blocks if it is 'auto'.
 
   Kernels where they take the size and dtype: TPUs multiples of 128, Hopper 64
   and 128 in 16 bits. Else plain jax: block by block on a CPU, batched
   elsewhere.
+
+  Raises:
+    ValueError: there is no such implementation, or it does not take the size of
+      the blocks or the dtype.
   """
-  backend = jax.default_backend()
-  if backend == 'cpu':
-    return 'looped'
-  if backend == 'tpu' and size % tpu.LANES == 0:
-    return 'tpu'
-  if backend == 'gpu' and size in gpu.SIZES and dtype in gpu.DTYPES:
-    device = jax.local_devices()[0]
-    # Other generations have other instructions for matrices.
-    if getattr(device, 'compute_capability', None) == '9.0':
-      return 'gpu'
-  return 'batched'
+  chosen = machine.choose(implementation, IMPLEMENTATIONS)
+  refused = _refused(chosen, size, dtype)
+  if refused and implementation == 'auto':
+    return 'reference'
+  if refused:
+    raise ValueError(refused)
+  return chosen
 
 
-def check(implementation: str, size: int, dtype: Any) -> None:
-  """Raises ValueError where an implementation does not take the operands."""
-  if implementation not in IMPLEMENTATIONS:
-    raise ValueError(
-      f'implementation must be auto or one of {", ".join(IMPLEMENTATIONS)}, '
-      f"got {implementation!r}; choose e.g. 'auto'."
-    )
+def _refused(implementation: str, size: int, dtype: Any) -> str | None:
+  """Why an implementation does not take the operands; None if it does."""
   if implementation.startswith('tpu') and size % tpu.LANES:
-    raise ValueError(
+    return (
       f'size must be a multiple of {tpu.LANES} for the TPU kernel, got {size}; '
-      "choose 128, or implementation='batched'."
+      "choose 128, or implementation='reference'."
     )
-  if not implementation.startswith('gpu'):
-    return
-  if size not in gpu.SIZES or dtype not in gpu.DTYPES:
-    raise ValueError(
+  takes = size in gpu.SIZES and dtype in gpu.DTYPES
+  if implementation.startswith('gpu') and not takes:
+    return (
       'size and dtype must be 64 or 128 and 16-bit floats for the GPU kernel, '
-      f"got {size} and {jnp.dtype(dtype)}; choose implementation='batched'."
+      f"got {size} and {jnp.dtype(dtype)}; choose implementation='reference'."
     )
+  return None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -134,13 +124,11 @@ _matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def product(name, x, blocks, walk, transposed):
-  """x @ W (or W^T) by the named implementation; see `product_reference`."""
+  """x @ W (or W^T) by the named implementation; see `product_batched`."""
   match name:
     case 'reference':
-      return xla.product_reference(x, blocks, walk, transposed)
-    case 'batched':
       return xla.product_batched(x, blocks, walk, transposed)
-    case 'looped':
+    case 'cpu':
       return xla.product_looped(x, blocks, walk, transposed)
   kernels, interpret = _kernels(name)
   padded = _lengthen(x, kernels)
@@ -149,13 +137,11 @@ def product(name, x, blocks, walk, transposed):
 
 
 def sampled(name, x, dy, rows, columns, count, size):
-  """Blocks of x^T @ dy by the named one; see `sampled_reference`."""
+  """Blocks of x^T @ dy by the named one; see `sampled_batched`."""
   match name:
     case 'reference':
-      return xla.sampled_reference(x, dy, rows, columns, count, size)
-    case 'batched':
       return xla.sampled_batched(x, dy, rows, columns, count, size)
-    case 'looped':
+    case 'cpu':
       return xla.sampled_looped(x, dy, rows, columns, count, size)
   kernels, interpret = _kernels(name)
   x, dy = (_lengthen(a, kernels) for a in (x, dy))
@@ -169,8 +155,6 @@ def _kernels(name: str) -> tuple[Any, Any]:
       return tpu, False
     case 'tpu_interpreted':
       return tpu, compat.tpu_interpreter(checked=False)
-    case 'tpu_checked':
-      return tpu, compat.tpu_interpreter(checked=True)
     case 'gpu_interpreted':
       return gpu, compat.gpu_interpreter()
   return gpu, None

@@ -44,7 +44,7 @@ def product(
   transposed: bool,
   interpret: Any = False,
 ) -> Float[Array, 'M outputs']:
-  """x @ W, or x @ W^T for `transposed` blocks; see `product_reference`.
+  """x @ W, or x @ W^T for `transposed` blocks; see `product_batched`.
 
   Args:
     x: activations; `rows_padded` rows, whole blocks wide.
@@ -104,7 +104,7 @@ def sampled(
   size: int,
   interpret: Any = False,
 ) -> Float[Array, 'capacity size size']:
-  """The blocks of x^T @ dy that have a slot; see `sampled_reference`.
+  """The blocks of x^T @ dy that have a slot; see `sampled_batched`.
 
   Args:
     x: activations; `rows_padded` rows, whole blocks wide.

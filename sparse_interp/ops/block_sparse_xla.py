@@ -1,9 +1,9 @@
-"""Products with block-sparse matrices in plain jax, three ways.
+"""Products with block-sparse matrices in plain jax, two ways.
 
-`reference` writes the zeros out; `batched` gathers the input of every slot and
-makes one batched product; `looped` visits one block after the other, as many as
+`batched` gathers the input of every slot and makes one batched product, for all
+devices; `looped` visits one block after the other, as many as
 there are and not as many as would fit, with slices that stay in the caches of a
-CPU. All sum in float32.
+CPU. Both sum in float32.
 """
 
 import jax
@@ -37,13 +37,15 @@ def _dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:
   )
 
 
-def product_reference(
+def product_batched(
   x: Float[Array, 'M inputs'],
   blocks: Float[Array, 'capacity size size'],
   walk: Walk,
   transposed: bool,
 ) -> Float[Array, 'M outputs']:
-  """x @ W, or x @ W^T for `transposed` blocks, through a dense matrix.
+  """x @ W, or x @ W^T for `transposed` blocks.
+
+  One product for every visit, and a sum of neighbours.
 
   Args:
     x: activations, whole blocks wide.
@@ -54,23 +56,6 @@ def product_reference(
   Returns:
     In the dtype of x; so do all products here.
   """
-  size = blocks.shape[-1]
-  n_in, n_out = x.shape[1] // size, walk.counts.shape[0]
-  data = jnp.where(walk.live[:, None, None] > 0, blocks[walk.slot], 0)
-  data = data.swapaxes(1, 2) if transposed else data
-  dense = jnp.zeros((n_in, n_out, size, size), blocks.dtype)
-  dense = dense.at[walk.input, walk.output].add(data)
-  dense = dense.swapaxes(1, 2).reshape(n_in * size, n_out * size)
-  return _dot(x, dense, (1, 0)).astype(x.dtype)
-
-
-def product_batched(
-  x: Float[Array, 'M inputs'],
-  blocks: Float[Array, 'capacity size size'],
-  walk: Walk,
-  transposed: bool,
-) -> Float[Array, 'M outputs']:
-  """The same by one product for every visit and a sum of neighbours."""
   inputs = _split(x, blocks.shape[-1])[walk.input]
   parts = _dot(inputs, blocks[walk.slot], (1, 1 if transposed else 0))
   parts = jnp.where(walk.live[:, None, None] > 0, parts, 0)
@@ -106,7 +91,7 @@ def product_looped(
   return _join(lax.map(one_output, jnp.arange(walk.counts.shape[0])))
 
 
-def sampled_reference(
+def sampled_batched(
   x: Float[Array, 'M inputs'],
   dy: Float[Array, 'M outputs'],
   rows: Int32[Array, ' capacity'],
@@ -114,7 +99,7 @@ def sampled_reference(
   count: Int32[Array, ''],
   size: int,
 ) -> Float[Array, 'capacity size size']:
-  """The blocks of x^T @ dy that have a slot, through the whole product.
+  """The blocks of x^T @ dy that have a slot, by one product for every slot.
 
   Args:
     x: activations, whole blocks wide.
@@ -127,21 +112,6 @@ def sampled_reference(
   Returns:
     In the dtype of x; so do all sampled products here.
   """
-  whole = _dot(x, dy, (0, 0)).astype(x.dtype)
-  whole = whole.reshape(x.shape[1] // size, size, dy.shape[1] // size, size)
-  blocks = whole.swapaxes(1, 2)[rows, columns]
-  return jnp.where(_used(rows, count), blocks, 0)
-
-
-def sampled_batched(
-  x: Float[Array, 'M inputs'],
-  dy: Float[Array, 'M outputs'],
-  rows: Int32[Array, ' capacity'],
-  columns: Int32[Array, ' capacity'],
-  count: Int32[Array, ''],
-  size: int,
-) -> Float[Array, 'capacity size size']:
-  """The same by one product for every slot."""
   blocks = _dot(_split(x, size)[rows], _split(dy, size)[columns], (0, 0))
   return jnp.where(_used(rows, count), blocks, 0).astype(x.dtype)
 

@@ -16,6 +16,8 @@ from jax import export
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jax.experimental.pallas import tpu as pltpu
 
+from sparse_interp.ops import machine
+
 # InterpretGPUParams became public in 0.11.
 if hasattr(plgpu, 'InterpretGPUParams'):
   _InterpretGPUParams = plgpu.InterpretGPUParams
@@ -28,9 +30,6 @@ _VERSION = jax.__version_info__[:2]
 
 # Whether the interpreter of 0.10 knows a transposed operand of a product.
 GPU_INTERPRETER_TRANSPOSES = _VERSION >= (0, 11)
-
-# Of the H100 SXM and the H200; used when lowering without a device.
-_HOPPER_MULTIPROCESSORS = 132
 
 # The custom calls that carry kernels, as `jax.export` knows them.
 _KERNEL_CALLS = ('mosaic_gpu_v2', 'tpu_custom_call')
@@ -135,13 +134,6 @@ def transpose_ref(ref: Any, permutation: Sequence[int] = (1, 0)) -> Any:
   return plgpu.transpose_ref(ref, tuple(permutation))
 
 
-def multiprocessors() -> int:
-  """Multiprocessors of the GPU at hand, or of a Hopper GPU without one."""
-  if jax.default_backend() != 'gpu':
-    return _HOPPER_MULTIPROCESSORS
-  return jax.local_devices()[0].core_count
-
-
 def lower_for(
   platform: str, function: Callable[..., Any], *arguments: Any
 ) -> str:
@@ -165,4 +157,4 @@ def lower_for(
 
 def persistent_grid(tiles: int) -> tuple[int]:
   """One block per multiprocessor, but not more than there are tiles."""
-  return (min(multiprocessors(), max(tiles, 1)),)
+  return (min(machine.multiprocessors(), max(tiles, 1)),)

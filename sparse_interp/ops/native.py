@@ -255,6 +255,16 @@ def _entry(work):
   return entry
 
 
+def prepare(work: Callable[..., None]) -> str:
+  """Compiles a kernel and makes it known to XLA; returns its key.
+
+  The key is that of `native_code.Loaded`.
+  """
+  with _REGISTERING:
+    _, code = _register(work)
+  return code.key
+
+
 def call(
   work: Callable[..., None],
   results: Sequence[jax.ShapeDtypeStruct],

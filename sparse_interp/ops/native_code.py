@@ -23,6 +23,8 @@ from numba.core import codegen
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
+from sparse_interp.ops import outcomes
+
 _HASH_BYTES = 32  # in front of what is kept
 _SECONDS_KEPT = 30 * 24 * 3600  # those of other versions, too
 
@@ -33,10 +35,12 @@ class Loaded(NamedTuple):
   Attributes:
     address: of the function.
     owner: of the memory.
+    key: of the source, the compiler and the machine it was made by and for.
   """
 
   address: int
   owner: Any
+  key: str
 
 
 def load(
@@ -55,7 +59,7 @@ def load(
   # An engine of its own: names inside one kernel may be those of another.
   engine = codegen.JITCPUCodegen(name)
   key = _key(name, source, engine.magic_tuple())
-  path = _directory() / f'{name}-{key}'
+  path = outcomes.directory() / f'{name}-{key}'
   # No two functions of a process have one name, wherever they were compiled.
   entry.__name__ = entry.__qualname__ = f'kernel_{key}'
   kept = _read(path)
@@ -64,9 +68,8 @@ def load(
     _write(path, kept)
   symbol, *code = kept
   library = engine.unserialize_library((name, 'object', code))
-  return Loaded(
-    library.get_pointer_to_function(symbol.decode()), (engine, library)
-  )
+  address = library.get_pointer_to_function(symbol.decode())
+  return Loaded(address, (engine, library), key)
 
 
 def name_in_c(name: str) -> str:
@@ -85,11 +88,6 @@ def _key(name, source, machine):
   versions = numba.__version__, llvmlite.__version__
   digest.update(repr((name, machine, versions, settings)).encode())
   return digest.hexdigest()[:32]
-
-
-def _directory() -> pathlib.Path:
-  home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  return pathlib.Path(home).expanduser() / 'sparse_interp'
 
 
 def _compile(entry) -> list[bytes]:

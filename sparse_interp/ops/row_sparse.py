@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from sparse_interp.ops import row_sparse_cpu, row_sparse_gpu
+from sparse_interp.ops import machine, row_sparse_gpu, row_sparse_kernels
 from sparse_interp.ops import row_sparse_reference as reference
 
-IMPLEMENTATIONS = ('auto', 'reference', 'cpu', 'mosaic_gpu', 'interpret')
+IMPLEMENTATIONS = ('reference', 'cpu', 'gpu', 'gpu_interpreted')
 
 
 class Rows(NamedTuple):
@@ -114,7 +114,7 @@ def to_dense(w: RowSparse) -> Float[Array, 'inputs outputs']:
 
 
 def row_sparse_matmul(
-  x: Float[Array, '*batch inputs'], w: RowSparse, impl: str = 'auto'
+  x: Float[Array, '*batch inputs'], w: RowSparse, implementation: str = 'auto'
 ) -> Float[Array, '*batch outputs']:
   """Returns x @ w, in the dtype of x; sums are float32.
 
@@ -124,60 +124,49 @@ def row_sparse_matmul(
   Args:
     x: any number of leading axes; float32 or bfloat16.
     w: the weights.
-    impl: one of IMPLEMENTATIONS. 'auto' is 'cpu' on a CPU, 'mosaic_gpu' on a
-      GPU with Hopper's instructions, 'reference' elsewhere. 'interpret' runs
-      the GPU's kernel on a CPU, slowly, memory checked.
+    implementation: 'auto' or one of IMPLEMENTATIONS; see `machine`.
 
   Raises:
     ValueError: the last axis of x is not the inputs of w, or there is no such
       implementation.
   """
-  impl = _check(x.shape[-1], w, impl)
-  y = _product(x.reshape(-1, x.shape[-1]), w.value, w.layout, impl, False)
+  implementation = _check(x.shape[-1], w, implementation)
+  y = _product(
+    x.reshape(-1, x.shape[-1]), w.value, w.layout, implementation, False
+  )
   return y.reshape(*x.shape[:-1], w.shape[1])
 
 
 def feature_major_matmul(
-  x_t: Float[Array, 'inputs tokens'], w: RowSparse, impl: str = 'auto'
+  x_t: Float[Array, 'inputs tokens'], w: RowSparse, implementation: str = 'auto'
 ) -> Float[Array, 'outputs tokens']:
   """The same for activations that are feature-major: w^T @ x_t."""
-  impl = _check(x_t.shape[0], w, impl)
-  return _product(x_t, w.value, w.layout, impl, True)
+  implementation = _check(x_t.shape[0], w, implementation)
+  return _product(x_t, w.value, w.layout, implementation, True)
 
 
-def _check(channels: int, w: RowSparse, impl: str) -> str:
+def _check(channels: int, w: RowSparse, implementation: str) -> str:
   """The implementation meant; raises ValueError if nothing fits."""
-  if impl not in IMPLEMENTATIONS:
-    raise ValueError(
-      f'impl must be one of {", ".join(IMPLEMENTATIONS)}, got {impl!r}; choose '
-      "e.g. 'auto'."
-    )
+  chosen = machine.choose(implementation, IMPLEMENTATIONS)
   if channels != w.shape[0]:
     raise ValueError(
       f'x must have as many channels as w has inputs ({w.shape[0]}), got '
       f'{channels}; check the order of the axes.'
     )
-  return of_this_machine() if impl == 'auto' else impl
-
-
-def of_this_machine() -> str:
-  """The implementation that 'auto' means here."""
-  platform = jax.default_backend()
-  if platform == 'cpu':
-    return 'cpu'
-  capability = getattr(jax.devices()[0], 'compute_capability', '')
-  if platform == 'gpu' and str(capability).startswith('9.'):
-    return 'mosaic_gpu'
-  return 'reference'
+  return chosen
 
 
 def rows_product(
-  impl: str, value: Array, rows: Rows, x: Array, feature_major: bool = False
+  implementation: str,
+  value: Array,
+  rows: Rows,
+  x: Array,
+  feature_major: bool = False,
 ) -> Array:
   """x times rows of weights, in the order of axes and the dtype of x.
 
   Args:
-    impl: which, other than 'auto'.
+    implementation: which, other than 'auto'.
     value: weights, row after row; (entries,).
     rows: where they are.
     x: (tokens, inputs), or (inputs, tokens).
@@ -186,36 +175,40 @@ def rows_product(
   Returns:
     (tokens, rows), or (rows, tokens); no gradient is defined.
   """
-  if feature_major == (impl == 'cpu'):
-    return rows_product(impl, value, rows, x.T, not feature_major).T
+  if feature_major == (implementation == 'cpu'):
+    return rows_product(implementation, value, rows, x.T, not feature_major).T
   if not (value.size and x.size):
     shape = (rows.start.size - 1, x.shape[int(feature_major)])
     return jnp.zeros(shape if feature_major else shape[::-1], x.dtype)
-  if impl == 'cpu':
-    return row_sparse_cpu.product(value, rows, x)
-  if impl == 'reference':
+  if implementation == 'cpu':
+    return row_sparse_kernels.product(value, rows, x)
+  if implementation == 'reference':
     return reference.product(value, rows, x)
-  return row_sparse_gpu.product(value, rows, x, impl == 'interpret')
+  return row_sparse_gpu.product(
+    value, rows, x, implementation == 'gpu_interpreted'
+  )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _product(x, value, layout, impl, feature_major):
-  return rows_product(impl, value, layout.by_output, x, feature_major)
+def _product(x, value, layout, implementation, feature_major):
+  return rows_product(implementation, value, layout.by_output, x, feature_major)
 
 
-def _forward(x, value, layout, impl, feature_major):
-  y = _product(x, value, layout, impl, feature_major)
+def _forward(x, value, layout, implementation, feature_major):
+  y = _product(x, value, layout, implementation, feature_major)
   return y, (x, value, layout)
 
 
-def _backward(impl, feature_major, residuals, dy):
+def _backward(implementation, feature_major, residuals, dy):
   x, value, layout = residuals
   by_input = value[layout.order]
-  dx = rows_product(impl, by_input, layout.by_input, dy, feature_major)
+  dx = rows_product(
+    implementation, by_input, layout.by_input, dy, feature_major
+  )
   sample = reference.sampled
-  if impl == 'cpu':
-    sample = row_sparse_cpu.sampled
-  if feature_major == (impl == 'cpu'):
+  if implementation == 'cpu':
+    sample = row_sparse_kernels.sampled
+  if feature_major == (implementation == 'cpu'):
     x, dy = x.T, dy.T
   dvalue = sample(x, dy, layout.by_output)
   return dx.astype(x.dtype), dvalue.astype(value.dtype), None

@@ -5,24 +5,16 @@ contiguous numbers; every output sums its few weights in registers; the tile of
 outputs is transposed back. What is left is the traffic of x and y.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int32
 
 from sparse_interp.ops import native
-from sparse_interp.ops import row_sparse_reference as reference
 from sparse_interp.ops.native_vectors import LANES, dot, transpose, weigh
 
 # Outputs that are computed before they are written: 512 bytes a token.
 _OUTPUTS = 128
-
-# Where more than this share of the weights is held, their gradient is read out
-# of that of the whole matrix. On 2 cores sampling wins 1.7 times at 1 in 8.
-_SAMPLED_BELOW = 1 / 8
 
 
 @native.machine_code
@@ -103,50 +95,33 @@ def row_sparse_kept_gradient(state, part, parts):
 
 
 def product(
-  value: Float[Array, 'entries'], rows: Any, x: Float[Array, 'tokens inputs']
+  value: Float[Array, 'entries'],
+  index: Int32[Array, 'entries'],
+  start: Int32[Array, '_'],
+  x: Float[Array, 'tokens inputs'],
 ) -> Float[Array, 'tokens rows']:
-  """x times rows of weights; float32 sums, in the dtype of x."""
-  wide = (value.astype(jnp.float32), *rows, x.astype(jnp.float32))
-  return _product(*wide).astype(x.dtype)
-
-
-def _call_product(value, index, start, x):
+  """As `row_sparse_kernels.product`, all in float32; one batch."""
   y = jax.ShapeDtypeStruct((x.shape[0], start.size - 1), jnp.float32)
   return native.call(row_sparse_product, [y], value, index, start, x)[0]
 
 
-_product = custom_vmap(_call_product)
-
-
-@_product.def_vmap
-def _batch_of_products(axis_size, batched, *arguments):
-  """A batch of activations alone is more tokens."""
-  if list(batched) == [False, False, False, True]:
-    *weights, x = arguments
-    y = _product(*weights, x.reshape(-1, x.shape[-1]))
-    return y.reshape(axis_size, x.shape[1], -1), True
-  axes = [0 if is_batched else None for is_batched in batched]
-  return jax.vmap(_call_product, axes)(*arguments), True
-
-
 def sampled(
-  x: Float[Array, 'tokens inputs'], dy: Float[Array, 'tokens rows'], rows: Any
+  index: Int32[Array, 'entries'],
+  start: Int32[Array, '_'],
+  x: Float[Array, 'tokens inputs'],
+  dy: Float[Array, 'tokens rows'],
 ) -> Float[Array, 'entries']:
-  """Gradient of the product in each weight that is held, float32."""
-  if rows.index.size > _SAMPLED_BELOW * x.shape[1] * dy.shape[1]:
-    full = jnp.matmul(dy.T, x, preferred_element_type=jnp.float32)
-    return full[reference.channels(rows), rows.index]
-  wide = (x.astype(jnp.float32), dy.astype(jnp.float32))
-  dvalue = jax.ShapeDtypeStruct(rows.index.shape, jnp.float32)
-  return native.call(row_sparse_sampled, [dvalue], *rows, *wide)[0]
+  """As `row_sparse_kernels.sampled`, all in float32."""
+  dvalue = jax.ShapeDtypeStruct(index.shape, jnp.float32)
+  return native.call(row_sparse_sampled, [dvalue], index, start, x, dy)[0]
 
 
 def kept_gradient(
+  index: Int32[Array, 'entries'],
+  start: Int32[Array, '_'],
   x: Float[Array, 'tokens inputs'],
   dy: Float[Array, 'tokens outputs'],
-  by_input: Any,
 ) -> Float[Array, 'inputs outputs']:
-  """The same as a matrix that is 0 where no weight is held, float32."""
+  """As `row_sparse_kernels.kept_gradient`, all in float32."""
   dw = jax.ShapeDtypeStruct((x.shape[1], dy.shape[1]), jnp.float32)
-  wide = (x.astype(jnp.float32), dy.astype(jnp.float32))
-  return native.call(row_sparse_kept_gradient, [dw], *by_input, *wide)[0]
+  return native.call(row_sparse_kept_gradient, [dw], index, start, x, dy)[0]

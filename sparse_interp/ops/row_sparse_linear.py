@@ -14,23 +14,20 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from sparse_interp.ops import (
+  machine,
   row_sparse,
-  row_sparse_cpu,
-  row_sparse_lists,
+  row_sparse_kernels,
   row_sparse_reference,
 )
+from sparse_interp.ops.thresholds import ROWS_DENSE_ABOVE
 
-# Share of nonzero weights above which the dense product is used. On 2 cores,
-# lists included, products of width 128 to 1024 break even at 1 in 4, and are
-# 1.6 to 2 times faster than dense ones at 1 in 8.
-DENSE_ABOVE = 1 / 8
 GRADIENTS = ('dense', 'kept')
 
 
 def row_sparse_linear(
   x: Float[Array, '*batch K'],
   kernel: Float[Array, 'K N'],
-  dense_above: float = DENSE_ABOVE,
+  dense_above: float = ROWS_DENSE_ABOVE,
   gradient: str = 'dense',
   implementation: str = 'auto',
 ) -> Float[Array, '*batch N']:
@@ -50,14 +47,13 @@ def row_sparse_linear(
   if not 0 < dense_above <= 1:
     raise ValueError(
       f'dense_above must be in (0, 1], got {dense_above}; choose e.g. '
-      f'{DENSE_ABOVE}.'
+      f'{ROWS_DENSE_ABOVE}.'
     )
   if gradient not in GRADIENTS:
     raise ValueError(
       f"gradient must be 'dense' or 'kept', got {gradient!r}; choose 'dense'."
     )
-  if implementation == 'auto':
-    implementation = row_sparse.of_this_machine()
+  implementation = machine.choose(implementation, row_sparse.IMPLEMENTATIONS)
   dtype = jnp.result_type(x.dtype, kernel.dtype)
   tokens = x.reshape(-1, x.shape[-1]).astype(dtype)
   static = (dense_above, gradient, implementation)
@@ -93,7 +89,7 @@ def _linear_backward(static, saved, dy):
     return dx, x.T @ dy
   few = row_sparse_reference.kept_gradient
   if implementation == 'cpu':
-    few = row_sparse_cpu.kept_gradient
+    few = row_sparse_kernels.kept_gradient
   dw = lax.cond(
     pays,
     lambda: few(x, dy, rows).astype(kernel.dtype),
@@ -111,6 +107,6 @@ def _lists(static, kernel, by):
   capacity = max(1, int(dense_above * kernel.size))
   gather = row_sparse_reference.gather
   if implementation == 'cpu':
-    gather = row_sparse_lists.gather
+    gather = row_sparse_kernels.gather
   value, rows, count = gather(kernel.astype(jnp.float32), capacity, by)
   return value, row_sparse.Rows(*rows), count <= capacity

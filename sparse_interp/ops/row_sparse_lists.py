@@ -7,7 +7,7 @@ zero in one go, so that a list costs about as much as reading the matrix.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float
 
 from sparse_interp.ops import native
 from sparse_interp.ops.native_vectors import GROUP, lowest_bit, nonzero_bits
@@ -26,7 +26,7 @@ def _next_weights(row, first):
 
 @native.machine_code
 def rows_by_input(state, part, _):
-  """matrix -> value, index, start, count; see `gather`."""
+  """matrix -> value, index, start, count; see `by_input`."""
   if part:
     return
   matrix, value = native.floats(state, 0), native.floats(state, 1)
@@ -58,7 +58,7 @@ def rows_by_input(state, part, _):
 
 @native.machine_code
 def rows_by_output(state, part, _):
-  """matrix -> value, index, start, count; see `gather`."""
+  """matrix -> value, index, start, count; see `by_output`."""
   if part:
     return
   matrix, value = native.floats(state, 0), native.floats(state, 1)
@@ -90,15 +90,21 @@ def rows_by_output(state, part, _):
         bits &= bits - 1
 
 
-def gather(
-  matrix: Float[Array, 'inputs outputs'], capacity: int, by: str
-) -> tuple[Float[Array, 'capacity'], tuple, Int32[Array, '']]:
-  """`row_sparse_reference.gather` of a float32 matrix, as kernels.
+def by_input(
+  matrix: Float[Array, 'inputs outputs'], capacity: int
+) -> tuple[Array, Array, Array, Array]:
+  """value, index, start and count of `row_sparse_kernels.gather`."""
+  return _gather(rows_by_input, matrix, capacity, matrix.shape[0])
 
-  What follows the listed weights is undefined.
-  """
-  work = {'input': rows_by_input, 'output': rows_by_output}[by]
-  rows = matrix.shape[by == 'output']
+
+def by_output(
+  matrix: Float[Array, 'inputs outputs'], capacity: int
+) -> tuple[Array, Array, Array, Array]:
+  """The same, row by row of the transposed matrix."""
+  return _gather(rows_by_output, matrix, capacity, matrix.shape[1])
+
+
+def _gather(work, matrix, capacity, rows):
   value, index, start, count = native.call(
     work,
     [
@@ -109,4 +115,4 @@ def gather(
     ],
     matrix,
   )
-  return value, (index, start), count[0]
+  return value, index, start, count[0]

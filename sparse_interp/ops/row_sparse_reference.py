@@ -21,6 +21,18 @@ def channels(rows: Any) -> Int32[Array, 'entries']:
   )
 
 
+def listed_channels(
+  index: Int32[Array, 'entries'], start: Int32[Array, '_']
+) -> Int32[Array, 'entries']:
+  """The same for lists with room left: what is not listed has no channel.
+
+  It gets the number behind the last, which scatters drop.
+  """
+  entries = jnp.arange(index.size, dtype=jnp.int32)
+  channel = jnp.searchsorted(start, entries, side='right') - 1
+  return channel.astype(jnp.int32)
+
+
 def product(
   value: Float[Array, 'entries'], rows: Any, x_t: Float[Array, 'inputs tokens']
 ) -> Float[Array, 'rows tokens']:

@@ -16,51 +16,26 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from sparse_interp.ops import topk_kernels, topk_search
-
-IMPLEMENTATIONS = (
-  'auto',
-  'reference',
-  'cpu',
-  'mosaic_tpu',
-  'mosaic_gpu',
-  'interpret_tpu',
-  'interpret_gpu',
+from sparse_interp.ops import (
+  machine,
+  thresholds,
+  topk_bits,
+  topk_kernels,
+  topk_search,
 )
 
-# Below this many entries a projection is not worth a kernel's launches.
-_SMALLEST_FOR_A_KERNEL = 2**16
-
-# Nor are halves of a matrix with fewer entries worth their preparation; split
-# over devices, its groups of rows would not lie on one.
-_SMALLEST_BY_HALVES = 2**14
-
-
-def _resolve(impl: str) -> str:
-  """The implementation meant, for the platform at hand if it is 'auto'."""
-  if impl not in IMPLEMENTATIONS:
-    raise ValueError(
-      f'impl must be one of {", ".join(IMPLEMENTATIONS)}, got {impl!r}; choose '
-      "e.g. 'auto'."
-    )
-  if impl != 'auto':
-    return impl
-  platform = jax.default_backend()
-  if platform == 'tpu':
-    return 'mosaic_tpu'
-  if platform == 'gpu':
-    # The kernels are for Hopper; other GPUs, and other makers', have XLA's.
-    capability = getattr(jax.local_devices()[0], 'compute_capability', '')
-    return 'mosaic_gpu' if str(capability).startswith('9.') else 'reference'
-  return 'cpu'
+IMPLEMENTATIONS = (
+  'reference',
+  'cpu',
+  'gpu',
+  'tpu',
+  'gpu_interpreted',
+  'tpu_interpreted',
+)
 
 
-def _is_kernel(impl: str) -> bool:
-  return impl not in ('reference', 'cpu')
-
-
-def _keep(x, count, axes, impl):
-  return topk_search.keep(x, count, axes, halves=impl == 'cpu')
+def _keep(x, count, axes, implementation):
+  return topk_search.keep(x, count, axes, halves=implementation == 'cpu')
 
 
 def kth_largest_magnitude(
@@ -74,7 +49,7 @@ def kth_largest_magnitude(
   """
   axes = tuple(range(x.ndim))
   bits = topk_search.kth_largest(
-    topk_search.magnitude_bits(x), jnp.asarray(count, jnp.int32), axes
+    topk_bits.magnitude_bits(x), jnp.asarray(count, jnp.int32), axes
   )
   return lax.bitcast_convert_type(bits, jnp.float32).reshape(())
 
@@ -82,7 +57,7 @@ def kth_largest_magnitude(
 def keep_mask(
   x: Float[Array, '...'],
   count: Int[Array, ''] | int,
-  impl: str = 'auto',
+  implementation: str = 'auto',
   stacked: bool = False,
 ) -> Bool[Array, '...']:
   """Marks exactly the `count` entries of largest magnitude of the array.
@@ -90,8 +65,8 @@ def keep_mask(
   Args:
     x: scores of any shape, float32 or narrower, possibly sharded.
     count: in [0, x.size]; a Python int or a traced int32 scalar.
-    impl: one of IMPLEMENTATIONS. 'auto' takes a kernel on a TPU and on a Hopper
-      GPU if the array is large; 'interpret_*' run these on a CPU, to be tried.
+    implementation: 'auto' or one of IMPLEMENTATIONS; see `machine`. 'auto'
+      takes the kernel of an accelerator if the array is large.
     stacked: the first axis lists arrays, in each of which `count` are kept. A
       CPU searches all of them at once, others one after the other.
 
@@ -102,17 +77,18 @@ def keep_mask(
   Raises:
     ValueError: there is no such implementation.
   """
-  chosen = _resolve(impl)
+  chosen = machine.choose(implementation, IMPLEMENTATIONS)
   if stacked and chosen != 'cpu':
-    return lax.map(lambda x: keep_mask(x, count, impl), x)
+    return lax.map(lambda x: keep_mask(x, count, implementation), x)
   axes = tuple(range(int(stacked), x.ndim))
   size = math.prod(x.shape[axis] for axis in axes)
-  if chosen == 'cpu' and x.ndim > 1 and size < _SMALLEST_BY_HALVES:
+  if chosen == 'cpu' and x.ndim > 1 and size < thresholds.PROJECTED_BY_HALVES:
     chosen = 'reference'
-  small = impl == 'auto' and size < _SMALLEST_FOR_A_KERNEL
-  if small and _is_kernel(chosen):
-    chosen = 'reference'
-  if _is_kernel(chosen) and size:
+  small = size < thresholds.PROJECTED_BY_A_KERNEL
+  has_kernel = machine.is_for_accelerators(chosen)
+  if small and has_kernel and implementation == 'auto':
+    chosen, has_kernel = 'reference', False
+  if has_kernel and size:
     return topk_kernels.keep_mask(x, jnp.asarray(count, jnp.int32), chosen)
   return _keep(x, count, axes, chosen)
 
@@ -130,11 +106,13 @@ def keep_mask_along_axis(
   Returns:
     Bool mask with exactly `count` True entries in each slice.
   """
-  return _keep(x, count, (axis % x.ndim,), _resolve('auto'))
+  return _keep(
+    x, count, (axis % x.ndim,), machine.choose('auto', IMPLEMENTATIONS)
+  )
 
 
 def abs_topk(
-  x: Float[Array, '*batch width'], k: int, impl: str = 'auto'
+  x: Float[Array, '*batch width'], k: int, implementation: str = 'auto'
 ) -> Float[Array, '...']:
   """AbsTopK: keeps the k largest magnitudes of the last axis, zeroes the rest.
 
@@ -144,13 +122,12 @@ def abs_topk(
   Args:
     x: activations, float32 or narrower.
     k: entries kept per vector, in [0, width]; ties go to the lowest indices.
-    impl: one of IMPLEMENTATIONS. 'auto' takes a kernel on a TPU and on a Hopper
-      GPU; 'interpret_*' run these on a CPU, to be tried.
+    implementation: 'auto' or one of IMPLEMENTATIONS; see `machine`.
 
   Raises:
     ValueError: there is no such implementation.
   """
-  chosen = _resolve(impl)
+  chosen = machine.choose(implementation, IMPLEMENTATIONS)
   if chosen != 'reference' and 0 < k < x.shape[-1]:
     if x.shape[-1] <= topk_kernels.widest_row(chosen):
       return _fused_abs_topk(x, k, chosen)
@@ -176,18 +153,18 @@ _abs_topk.defvjp(_abs_topk_forward, _abs_topk_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _fused_abs_topk(x, k, impl):
-  return topk_kernels.abs_topk(x, k, impl)
+def _fused_abs_topk(x, k, implementation):
+  return topk_kernels.abs_topk(x, k, implementation)
 
 
-def _fused_forward(x, k, impl):
-  y = topk_kernels.abs_topk(x, k, impl)
+def _fused_forward(x, k, implementation):
+  y = topk_kernels.abs_topk(x, k, implementation)
   return y, y
 
 
-def _fused_backward(k, impl, y, gradient):
+def _fused_backward(k, implementation, y, gradient):
   # What was kept is known from the output alone: only what was dropped is +0.
-  del k, impl
+  del k, implementation
   word = {2: jnp.int16, 4: jnp.int32}[y.dtype.itemsize]
   keep = lax.bitcast_convert_type(y, word) != 0
   return (jnp.where(keep, gradient, 0),)

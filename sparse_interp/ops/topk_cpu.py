@@ -13,8 +13,6 @@ from jaxtyping import Array, Float
 
 from sparse_interp.ops import native
 
-WIDEST_ROW = 2**24
-
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _ONE = np.int32(0x3F800000)  # the bits of 1.0
 _FIRST_STEP = 2**20  # an eighth of a factor of two
@@ -99,17 +97,14 @@ def abs_topk_of_rows(state, part, parts):
 
 
 def abs_topk_rows(
-  x: Float[Array, 'rows width'], k: int, interpret: None = None
+  x: Float[Array, 'rows width'], k: int
 ) -> Float[Array, 'rows width']:
   """Keeps the k largest magnitudes of every row; zeros kept come out as -0.
 
   Args:
-    x: float32 or narrower.
-    k: in [1, width].
-    interpret: not used; as in the kernels for accelerators.
+    x: float32.
+    k: in [1, width).
   """
-  del interpret
   y = jax.ShapeDtypeStruct(x.shape, jnp.float32)
-  wide = x.astype(jnp.float32)
-  (y,) = native.call(abs_topk_of_rows, [y], wide, jnp.full(1, k, jnp.int32))
-  return y.astype(x.dtype)
+  (y,) = native.call(abs_topk_of_rows, [y], x, jnp.full(1, k, jnp.int32))
+  return y

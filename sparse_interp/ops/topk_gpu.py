@@ -16,7 +16,7 @@ from jax import lax
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Int32
 
-from sparse_interp.ops import compat
+from sparse_interp.ops import compat, machine
 
 # Threads of a block; a vector is split over them.
 _THREADS = 128
@@ -147,7 +147,7 @@ def count_at_least(
   """
   flat = words.reshape(-1)
   flat = jnp.pad(flat, (0, -flat.size % _TILE)).reshape(-1, _TILE)
-  blocks = min(flat.shape[0], _BLOCKS * compat.multiprocessors())
+  blocks = min(flat.shape[0], _BLOCKS * machine.multiprocessors())
   if interpret is not None:
     blocks = min(blocks, 3)
   kernel = compat.gpu_kernel(

@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
@@ -20,7 +21,8 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 
 from sparse_interp.ops import (
   compat,
-  topk_cpu,
+  proving,
+  topk_bits,
   topk_gpu,
   topk_search,
   topk_tpu,
@@ -31,44 +33,80 @@ _BITS = 3
 _PASSES = 11  # 31 bits
 _LARGEST = 2**31 - 1
 
+_WIDEST_ON_A_CPU = 2**24
 
-def _kernel(impl: str) -> tuple[Any, Any]:
+
+def _kernel(implementation: str) -> tuple[Any, Any]:
   """(module with the kernels, what its functions take as `interpret`)."""
   return {
-    'cpu': (topk_cpu, None),
-    'mosaic_tpu': (topk_tpu, False),
-    'mosaic_gpu': (topk_gpu, None),
-    'interpret_tpu': (topk_tpu, compat.tpu_interpreter(checked=False)),
-    'interpret_gpu': (topk_gpu, compat.gpu_interpreter()),
-  }[impl]
+    'tpu': (topk_tpu, False),
+    'gpu': (topk_gpu, None),
+    'tpu_interpreted': (topk_tpu, compat.tpu_interpreter(checked=False)),
+    'gpu_interpreted': (topk_gpu, compat.gpu_interpreter()),
+  }[implementation]
 
 
-def widest_row(impl: str) -> int:
+def widest_row(implementation: str) -> int:
   """Width up to which `abs_topk` has a kernel."""
-  return _kernel(impl)[0].WIDEST_ROW
+  if implementation == 'cpu':
+    return _WIDEST_ON_A_CPU
+  return _kernel(implementation)[0].WIDEST_ROW
 
 
 def _letters(count: int) -> str:
   return ' '.join(f'a{i}' for i in range(count))
 
 
+def _load_rows():
+  from sparse_interp.ops import topk_cpu
+
+  return topk_cpu.abs_topk_of_rows, topk_cpu.abs_topk_rows
+
+
+def _plain_rows(x, k):
+  """What `topk_cpu.abs_topk_rows` does, in plain jax."""
+  keep = topk_search.keep(x, k, (1,), halves=True)
+  kept = jnp.where(topk_bits.magnitude_bits(x) == 0, jnp.float32(-0.0), x)
+  return jnp.where(keep, kept, 0)
+
+
+def _cases_of_rows():
+  """Rows of ties, of zeros of both signs, of what is large or not finite."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(300, 517)).astype(np.float32)
+  x[:50] = np.round(x[:50])
+  x[0], x[1] = -2, 0
+  x[2, ::2], x[2, ::4] = 0, -0.0
+  x[3, ::9], x[4] = -np.inf, x[4] * 1e30
+  return [(x, 101)]
+
+
+ROWS = proving.NativeKernel(
+  'abs_topk_of_rows', _load_rows, _plain_rows, _cases_of_rows
+)
+_rows_on_a_cpu = proving.either(ROWS)
+
+
 @functools.partial(custom_partitioning, static_argnums=(1, 2))
-def _rows(x, k, impl):
-  kernels, interpret = _kernel(impl)
+def _rows(x, k, implementation):
   rows = x.reshape(-1, x.shape[-1])
+  if implementation == 'cpu':
+    kept = _rows_on_a_cpu(rows.astype(jnp.float32), k).astype(x.dtype)
+    return kept.reshape(x.shape)
+  kernels, interpret = _kernel(implementation)
   return kernels.abs_topk_rows(rows, k, interpret).reshape(x.shape)
 
 
-def _partition_rows(k, impl, mesh, arguments, result):
+def _partition_rows(k, implementation, mesh, arguments, result):
   del result
   spec = tuple(arguments[0].sharding.spec)
   spec = (*spec, *[None] * (len(arguments[0].shape) - len(spec)))[:-1]
   sharding = NamedSharding(mesh, PartitionSpec(*spec, None))
-  return mesh, lambda x: _rows.fun(x, k, impl), sharding, (sharding,)
+  return mesh, lambda x: _rows.fun(x, k, implementation), sharding, (sharding,)
 
 
-def _rule_of_rows(k, impl, mesh, arguments, results):
-  del k, impl, mesh, results
+def _rule_of_rows(k, implementation, mesh, arguments, results):
+  del k, implementation, mesh, results
   batch = _letters(len(arguments[0].shape) - 1)
   factors = {'need_replication_factors': ('w',)}
   return f'{batch} w -> {batch} w', factors
@@ -78,12 +116,12 @@ _rows.def_partition(partition=_partition_rows, sharding_rule=_rule_of_rows)
 
 
 @functools.partial(custom_partitioning, static_argnums=(2,))
-def _counts(words, pivots, impl):
-  kernels, interpret = _kernel(impl)
+def _counts(words, pivots, implementation):
+  kernels, interpret = _kernel(implementation)
   return kernels.count_at_least(words, pivots, interpret)
 
 
-def _partition_counts(impl, mesh, arguments, result):
+def _partition_counts(implementation, mesh, arguments, result):
   del result
   words, pivots = arguments
   names = []
@@ -92,7 +130,7 @@ def _partition_counts(impl, mesh, arguments, result):
   names = tuple(name for name in names if name is not None)
 
   def count(words, pivots):
-    own = _counts.fun(words, pivots, impl)
+    own = _counts.fun(words, pivots, implementation)
     return lax.psum(own, names) if names else own
 
   everywhere = NamedSharding(mesh, PartitionSpec())
@@ -100,8 +138,8 @@ def _partition_counts(impl, mesh, arguments, result):
   return mesh, count, everywhere, (words.sharding, everywhere)
 
 
-def _rule_of_counts(impl, mesh, arguments, results):
-  del impl, mesh, results
+def _rule_of_counts(implementation, mesh, arguments, results):
+  del implementation, mesh, results
   axes = _letters(len(arguments[0].shape))
   factors = {
     'reduction_factors': tuple(axes.split()),
@@ -116,25 +154,24 @@ _counts.def_partition(
 
 
 def abs_topk(
-  x: Float[Array, '*batch width'], k: int, impl: str
+  x: Float[Array, '*batch width'], k: int, implementation: str
 ) -> Float[Array, '*batch width']:
   """AbsTopK by a kernel; zeros that are kept come out as -0.
 
   Args:
-    x: float32 or narrower, its last axis at most `widest_row(impl)`.
+    x: float32 or narrower, its last axis at most `widest_row(implementation)`.
     k: entries kept per vector, in [1, width].
-    impl: 'cpu', 'mosaic_tpu', 'mosaic_gpu', 'interpret_tpu' or
-      'interpret_gpu'.
+    implementation: of `topk.IMPLEMENTATIONS`, all but 'reference'.
   """
 
   if math.prod(x.shape) == 0:
     return x
-  if impl == 'interpret_gpu':
-    return _rows.fun(x, k, impl)
+  if implementation == 'gpu_interpreted':
+    return _rows.fun(x, k, implementation)
 
   @custom_vmap
   def rows(x):
-    return _rows(x, k, impl)
+    return _rows(x, k, implementation)
 
   @rows.def_vmap
   def _(axis_size, batched, x):
@@ -145,22 +182,24 @@ def abs_topk(
 
 
 def count_at_least(
-  words: Int32[Array, '...'], pivots: Int32[Array, 'pivots'], impl: str
+  words: Int32[Array, '...'],
+  pivots: Int32[Array, 'pivots'],
+  implementation: str,
 ) -> Int32[Array, 'pivots']:
   """Counts the words, without their sign bits, at or above each pivot.
 
   Args:
     words: of any shape, at least one, possibly sharded.
     pivots: at least 1 each.
-    impl: as in `abs_topk`, but not 'cpu'.
+    implementation: as in `abs_topk`, but not 'cpu'.
   """
 
-  if impl == 'interpret_gpu':
-    return _counts.fun(words, pivots, impl)
+  if implementation == 'gpu_interpreted':
+    return _counts.fun(words, pivots, implementation)
 
   @custom_vmap
   def count(words, pivots):
-    return _counts(words, pivots, impl)
+    return _counts(words, pivots, implementation)
 
   @count.def_vmap
   def _(axis_size, batched, words, pivots):
@@ -174,14 +213,14 @@ def count_at_least(
 
 
 def kth_largest(
-  words: Int32[Array, '...'], count: Int[Array, ''], impl: str
+  words: Int32[Array, '...'], count: Int[Array, ''], implementation: str
 ) -> Int32[Array, '']:
   """The `count`-th largest word, without its sign bit, of the whole array.
 
   Args:
     words: of any shape, possibly sharded.
     count: in [1, words.size].
-    impl: as in `abs_topk`.
+    implementation: as in `abs_topk`.
   """
   digits = jnp.arange(1, 2**_BITS, dtype=jnp.int32)
 
@@ -191,30 +230,30 @@ def kth_largest(
     valid = digits <= (_LARGEST >> shift)
     candidates = threshold | (digits << shift)
     candidates = jnp.where(valid, candidates, _LARGEST)
-    enough = count_at_least(words, candidates, impl) >= count
+    enough = count_at_least(words, candidates, implementation) >= count
     return threshold | (jnp.sum(enough & valid, dtype=jnp.int32) << shift)
 
   return lax.fori_loop(0, _PASSES, settle, jnp.int32(0))
 
 
 def keep_mask(
-  x: Float[Array, '...'], count: Int[Array, ''], impl: str
+  x: Float[Array, '...'], count: Int[Array, ''], implementation: str
 ) -> Bool[Array, '...']:
   """Marks exactly `count` entries of largest magnitude; see `topk.keep_mask`.
 
   Ties are broken by a second search, for the lowest indices among them, only
   where there are too many.
   """
-  bits = topk_search.magnitude_bits(topk_search.written_down(x))
+  bits = topk_bits.magnitude_bits(topk_bits.written_down(x))
   wanted = jnp.maximum(count, 1)
-  threshold = kth_largest(bits, wanted, impl)
+  threshold = kth_largest(bits, wanted, implementation)
   pivots = jnp.stack([jnp.maximum(threshold, 1), threshold + 1])
-  kept, above = count_at_least(bits, pivots, impl)
+  kept, above = count_at_least(bits, pivots, implementation)
 
   def drop_late_ties():
     index = topk_search.flat_index(x.shape, tuple(range(x.ndim)))
     earliness = jnp.where(bits == threshold, x.size - index, 0)
-    bound = kth_largest(earliness, wanted - above, impl)
+    bound = kth_largest(earliness, wanted - above, implementation)
     return (bits > threshold) | (earliness >= bound)
 
   keep = lax.cond(

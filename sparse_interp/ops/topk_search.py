@@ -13,41 +13,16 @@ A.1); the search replaces the radix top-k that its authors found slow.
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int16, Int32
 
+from sparse_interp.ops.topk_bits import magnitude_bits, written_down
+
 # Counts up to this one take fewer passes one maximum after the other than by
 # bits.
 _FEW = 8
-
-
-def written_down(x: Float[Array, '...']) -> Float[Array, '...']:
-  """`x` as one array in memory, which all that follows reads.
-
-  A compiler may compute an array anew for each of its readers, and round it
-  otherwise in each (a product and a sum become one rounding here, two there).
-  A threshold found in one copy then misses its own entry in another. What comes
-  out of a loop is not computed anew. This one makes no round, but only the
-  array itself tells so: the bits of a magnitude are never negative. Elsewhere
-  than on a CPU a barrier does the same; there it is taken away too early.
-  """
-  if jax.default_backend() != 'cpu' or not x.size:
-    return lax.optimization_barrier(x)
-  first = magnitude_bits(x[(0,) * x.ndim])
-  return lax.while_loop(
-    lambda carry: carry[0] < 0,
-    lambda carry: (carry[0] + 1, -carry[1]),
-    (first, x),
-  )[1]
-
-
-def magnitude_bits(x: Float[Array, '...']) -> Int32[Array, '...']:
-  """Integers ordered like |x| (float32; narrower floats widen exactly)."""
-  magnitude = jnp.abs(x.astype(jnp.float32))
-  return lax.bitcast_convert_type(magnitude, jnp.int32)
 
 
 def _count(

@@ -17,9 +17,9 @@ def parts_of(rng, *shape):
   return rng.normal(size=(3, *shape)).astype(np.float32)
 
 
-def loss(impl):
+def loss(implementation):
   def of(q, k, v, seen, sink):
-    y = attention(q, k, v, seen, sink, impl)
+    y = attention(q, k, v, seen, sink, implementation)
     return jnp.sum(y * jnp.cos(jnp.arange(y.size)).reshape(y.shape)), y
 
   return jax.value_and_grad(of, (0, 1, 2, 4), has_aux=True)
@@ -77,9 +77,9 @@ def test_what_is_not_a_number_stays_seen_by_those_who_see_it():
 def test_a_cpu_takes_the_kernels():
   x, seen = jnp.zeros((2, 5, 1, 4)), np.full((1, 5), 5)
 
-  def text(impl):
+  def text(implementation):
     run = jax.jit(
-      jax.grad(lambda x: attention(x, x, x, seen, None, impl).sum())
+      jax.grad(lambda x: attention(x, x, x, seen, None, implementation).sum())
     )
     return run.lower(x).compile().as_text()
 
@@ -110,8 +110,8 @@ def test_a_batch_of_batches_with_shared_operands():
   sinks = rng.normal(size=(4, 2)).astype(np.float32)
   seen = 1 + np.arange(17)[None]
 
-  def several(impl):
-    one = lambda q, sink: loss(impl)(q, k, v, seen, sink)  # noqa: E731
+  def several(implementation):
+    one = lambda q, sink: loss(implementation)(q, k, v, seen, sink)  # noqa: E731
     return jax.jit(jax.vmap(one))(q, sinks)
 
   compare(several('cpu'), several('reference'))

@@ -25,11 +25,13 @@ def expected(q, k, v, seen, sink):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('impl', ['reference', 'cpu'])
+@pytest.mark.parametrize('implementation', ['reference', 'cpu'])
 @pytest.mark.parametrize('causal', [True, False])
 @pytest.mark.parametrize('lengths', [None, (200, 90)])
 @pytest.mark.parametrize('sink', [None, (0.5, -1.0, 2.0)])
-def test_long_sequences_attend_as_the_formula_says(impl, causal, lengths, sink):
+def test_long_sequences_attend_as_the_formula_says(
+  implementation, causal, lengths, sink
+):
   rng = np.random.default_rng(0)
   q, k, v = rng.normal(size=(3, 2, TIME, 3, 4)).astype(np.float32)
   lengths = None if lengths is None else jnp.array(lengths)
@@ -40,7 +42,7 @@ def test_long_sequences_attend_as_the_formula_says(impl, causal, lengths, sink):
     mixed = attend(q, k, v, seen, sink)
     return jnp.sum(mixed * jnp.sin(jnp.arange(mixed.size)).reshape(q.shape))
 
-  ours = functools.partial(attention, impl=impl)
+  ours = functools.partial(attention, implementation=implementation)
   for attend in (ours, expected):
     both = jax.value_and_grad(lambda *x, a=attend: loss(a, *x), (0, 1, 2))
     with_sink = jax.grad(lambda *x, a=attend: loss(a, *x), 3)
@@ -55,13 +57,13 @@ def test_long_sequences_attend_as_the_formula_says(impl, causal, lengths, sink):
   )
 
 
-@pytest.mark.parametrize('impl', ['reference', 'cpu'])
-def test_narrow_floats_are_summed_as_float32(impl):
+@pytest.mark.parametrize('implementation', ['reference', 'cpu'])
+def test_narrow_floats_are_summed_as_float32(implementation):
   rng = np.random.default_rng(0)
   parts = rng.normal(size=(3, 2, 32, 3, 4)).astype(np.float32)
   q, k, v = parts = jnp.asarray(parts, jnp.bfloat16)
   seen = keys_seen(GPTConfig(), 32, None)
-  attend = lambda *x: attention(*x, seen, None, impl)  # noqa: E731
+  attend = lambda *x: attention(*x, seen, None, implementation)  # noqa: E731
   mixed, pull = jax.vjp(attend, q, k, v)
   wide = expected(*parts.astype(jnp.float32), seen, None)
   assert mixed.dtype == jnp.bfloat16
@@ -81,5 +83,7 @@ def test_keys_that_no_query_of_a_turn_sees_take_no_product():
 
 def test_an_implementation_that_is_not_there_is_named():
   x = jnp.zeros((1, 2, 1, 4))
-  with pytest.raises(ValueError, match=r'^impl must be one of .*flash'):
+  with pytest.raises(
+    ValueError, match=r'^implementation must be one of .*flash'
+  ):
     attention(x, x, x, np.ones((1, 2), int), None, 'flash')

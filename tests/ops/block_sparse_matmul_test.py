@@ -10,10 +10,9 @@ from sparse_interp.ops.block_sparse_matmul import IMPLEMENTATIONS
 
 # The size of blocks and the dtypes that an implementation is tried with; for
 # kernels both that they take.
-PLAIN = ('reference', 'batched', 'looped')
+PLAIN = ('reference', 'cpu')
 SIZES = dict.fromkeys(PLAIN, 16) | {
   'tpu_interpreted': 128,
-  'tpu_checked': 128,
   'gpu_interpreted': 64,
 }
 F32, BF16 = jnp.float32, jnp.bfloat16
@@ -106,8 +105,10 @@ def test_the_tpu_kernels_are_right_in_16_bits():
 @pytest.mark.parametrize(
   'layout', ['empty rows and columns', pytest.param('no block')]
 )
-def test_the_tpu_kernels_touch_only_what_they_may(layout):
-  assert_right('tpu_checked', layout, F32)
+def test_the_tpu_kernels_touch_only_what_they_may(layout, monkeypatch):
+  checked = compat.tpu_interpreter(checked=True)
+  monkeypatch.setattr(compat, 'tpu_interpreter', lambda **_: checked)
+  assert_right('tpu_interpreted', layout, F32)
 
 
 def test_several_tiles_of_rows_are_right_on_a_tpu(monkeypatch):
@@ -181,7 +182,7 @@ def test_kernels_are_lowered_for_their_device(
 @pytest.mark.parametrize('platform', ['tpu', 'cuda'])
 def test_plain_jax_is_lowered_for_accelerators(platform):
   x, _, w, _, dy = problem(np.array([[1, 0]]), 8, (0, 0), 16, F32)
-  run = forward_and_backward('batched')
+  run = forward_and_backward('reference')
   assert 'dot_general' in compat.lower_for(platform, run, x, w, dy)
 
 
@@ -192,7 +193,7 @@ def test_batches_of_any_shape_and_none_are_multiplied():
   np.testing.assert_allclose(
     y.reshape(6, -1), np.asarray(x) @ np.asarray(matrix), atol=1e-4
   )
-  for name in ('looped', 'tpu_interpreted'):
+  for name in ('cpu', 'tpu_interpreted'):
     _, _, w, _, _ = problem(np.array([[1]]), 1, (0, 0), SIZES[name], F32)
     empty = multiply(jnp.zeros((0, w.shape[0])), w, name)
     assert empty.shape == (0, w.shape[1])
@@ -211,7 +212,7 @@ def test_mixed_dtypes_are_promoted_and_gradients_keep_theirs():
 
 
 def test_a_cpu_takes_plain_jax():
-  assert block_sparse_matmul.choose(64, F32) == 'looped'
+  assert block_sparse_matmul.choose_for_blocks('auto', 64, F32) == 'cpu'
 
 
 @pytest.mark.parametrize(

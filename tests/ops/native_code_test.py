@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from sparse_interp.ops import native, native_code
+from sparse_interp.ops import native, native_code, outcomes
 
 
 @native.machine_code
@@ -38,7 +38,7 @@ def run(loaded, word):
 @pytest.fixture
 def directory(tmp_path, monkeypatch):
   """Where code is kept, empty at first."""
-  monkeypatch.setattr(native_code, '_directory', lambda: tmp_path / 'kept')
+  monkeypatch.setattr(outcomes, 'directory', lambda: tmp_path / 'kept')
   return tmp_path / 'kept'
 
 
@@ -124,9 +124,7 @@ def test_a_place_that_cannot_be_written_costs_only_time(
   tmp_path, monkeypatch, compiled
 ):
   (tmp_path / 'file').touch()
-  monkeypatch.setattr(
-    native_code, '_directory', lambda: tmp_path / 'file' / 'kept'
-  )
+  monkeypatch.setattr(outcomes, 'directory', lambda: tmp_path / 'file' / 'kept')
   for _ in range(2):
     assert run(native_code.load('k', work, entry_of(1)), 0) == 1
   assert len(compiled) == 2
@@ -152,23 +150,15 @@ def everything(x):
   found = [matrix, *attention_cpu.forward(*heads)]
   found += attention_cpu.backward(*heads, logs, logs, dy)
   tokens = x[: 5 * matrix.shape[0]].reshape(5, -1)
-  for by in ('input', 'output'):
-    value, rows, count = row_sparse_lists.gather(matrix, 7 * 40, by)
-    assert value.shape == rows[0].shape
-    found += [value, *rows, count]
-    if by == 'output':
-      found.append(row_sparse_cpu.product(value, rows, tokens))
-      found.append(row_sparse_cpu._call_product(value, *rows, tokens))
-    else:
-      dy = x[:320].reshape(5, 64)
-      found.append(row_sparse_cpu.kept_gradient(tokens, dy, rows))
-  few = row_sparse_lists.gather(matrix, 7 * 40, 'output')[1]
-  sampled = row_sparse_cpu.native.call(
-    row_sparse_cpu.row_sparse_sampled,
-    [jax.ShapeDtypeStruct((280,), jnp.float32)],
-    *few, tokens, x[:320].reshape(5, 64),
-  )
-  return found + sampled
+  dy = x[:320].reshape(5, 64)
+  value, *rows, count = row_sparse_lists.by_input(matrix, 7 * 40)
+  found += [value, *rows, count]
+  found.append(row_sparse_cpu.kept_gradient(*rows, tokens, dy))
+  value, *rows, count = row_sparse_lists.by_output(matrix, 7 * 40)
+  found += [value, *rows, count]
+  found.append(row_sparse_cpu.product(value, *rows, tokens))
+  found.append(row_sparse_cpu.sampled(*rows, tokens, dy))
+  return found
 
 x = np.random.default_rng(0).standard_normal(2560, np.float32)
 found = jax.jit(everything)(x)

@@ -26,7 +26,7 @@ def test_interpreted_kernel_and_gradients_are_those_of_the_matrix(kind):
   # 13 inputs in stages of 5, 7 outputs in blocks of 4, 11 tokens in blocks of
   # 8. Memory starts as NaN: what is not written shows.
   x = np.random.default_rng(2).standard_normal((11, 13), np.float32)
-  check(x, make(kind, 13, 7), 'interpret')
+  check(x, make(kind, 13, 7), 'gpu_interpreted')
 
 
 @pytest.mark.slow
@@ -34,7 +34,7 @@ def test_interpreted_kernel_and_gradients_are_those_of_the_matrix(kind):
 def test_interpreted_kernel_has_wide_sums():
   x = np.random.default_rng(3).standard_normal((9, 23), np.float32)
   matrix = make('random', 23, 5)
-  check(jnp.asarray(x, jnp.bfloat16), matrix, 'interpret', 1 / 128)
+  check(jnp.asarray(x, jnp.bfloat16), matrix, 'gpu_interpreted', 1 / 128)
 
 
 def test_what_is_staged_and_summed_fits_into_shared_memory():
@@ -49,7 +49,7 @@ def test_kernel_and_gradient_are_lowered_for_cuda(dtype, inputs):
   w = row_sparse.from_dense(make('random', inputs, 37))
   x, dy = jnp.zeros((300, inputs), dtype), jnp.zeros((300, 37), dtype)
   text = compat.lower_for(
-    'cuda', lambda x, w, dy: results(x, w, dy, 'mosaic_gpu'), x, w, dy
+    'cuda', lambda x, w, dy: results(x, w, dy, 'gpu'), x, w, dy
   )
   assert text.count('mosaic_gpu_v2') >= 2  # the product, and dx
 

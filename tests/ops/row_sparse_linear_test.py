@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.ops import row_sparse_lists, row_sparse_reference
+from sparse_interp.ops import row_sparse_kernels, row_sparse_reference
 from sparse_interp.ops.row_sparse_linear import row_sparse_linear
 from tests.ops.sparse_matrices import KINDS, make
 
@@ -64,7 +64,7 @@ def test_lists_of_weights_are_those_of_the_reference(width, by):
         continue
       found, wanted = (
         module.gather(jnp.asarray(matrix), capacity, by)
-        for module in (row_sparse_lists, row_sparse_reference)
+        for module in (row_sparse_kernels, row_sparse_reference)
       )
       (value, (index, start), count), reference = found, wanted
       assert int(count) == int(reference[2]) == held

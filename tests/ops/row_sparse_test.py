@@ -10,23 +10,30 @@ from tests.ops.sparse_matrices import KINDS, check, make, results
 
 
 @pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('impl', ['reference', 'cpu'])
-def test_product_and_gradients_are_those_of_the_dense_matrix(kind, impl):
+@pytest.mark.parametrize('implementation', ['reference', 'cpu'])
+def test_product_and_gradients_are_those_of_the_dense_matrix(
+  kind, implementation
+):
   x = np.random.default_rng(2).standard_normal((3, 5, 13), np.float32)
-  check(x, make(kind, 13, 7), impl)
+  check(x, make(kind, 13, 7), implementation)
 
 
-@pytest.mark.parametrize('impl', ['reference', 'cpu'])
-def test_narrow_activations_have_wide_sums(impl):
+@pytest.mark.parametrize('implementation', ['reference', 'cpu'])
+def test_narrow_activations_have_wide_sums(implementation):
   x = np.random.default_rng(3).standard_normal((9, 200), np.float32)
   # 1 / 128 is half a unit of bfloat16's last place.
-  check(jnp.asarray(x, jnp.bfloat16), make('random', 200, 6), impl, 1 / 128)
+  check(
+    jnp.asarray(x, jnp.bfloat16),
+    make('random', 200, 6),
+    implementation,
+    1 / 128,
+  )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('impl', ['reference', 'cpu'])
-def test_feature_major_activations_give_the_same(kind, impl):
+@pytest.mark.parametrize('implementation', ['reference', 'cpu'])
+def test_feature_major_activations_give_the_same(kind, implementation):
   rng = np.random.default_rng(6)
   matrix = make(kind, 13, 70)
   w = row_sparse.from_dense(matrix)
@@ -34,7 +41,7 @@ def test_feature_major_activations_give_the_same(kind, impl):
 
   def product(x_t, value):
     replaced = row_sparse.RowSparse(value, w.layout, w.shape)
-    return row_sparse.feature_major_matmul(x_t, replaced, impl)
+    return row_sparse.feature_major_matmul(x_t, replaced, implementation)
 
   x_t, dy_t = (jnp.asarray(a.T, jnp.float32) for a in (x, dy))
   y_t, pull = jax.vjp(product, x_t, w.value)
@@ -82,8 +89,8 @@ def test_many_tokens_and_weights_take_both_ways_to_sample():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('impl', ['reference', 'cpu'])
-def test_batches_of_activations_and_of_weights(impl):
+@pytest.mark.parametrize('implementation', ['reference', 'cpu'])
+def test_batches_of_activations_and_of_weights(implementation):
   matrix = make('random', 13, 7)
   w = row_sparse.from_dense(matrix)
   x = np.random.default_rng(5).standard_normal((4, 5, 13), np.float32)
@@ -91,7 +98,7 @@ def test_batches_of_activations_and_of_weights(impl):
 
   def loss(x, scale):
     scaled = row_sparse.RowSparse(w.value * scale, w.layout, w.shape)
-    y = row_sparse.row_sparse_matmul(x, scaled, impl)
+    y = row_sparse.row_sparse_matmul(x, scaled, implementation)
     return jnp.sum(y**2)
 
   def dense_loss(x, scale):
@@ -128,8 +135,8 @@ def test_what_no_weight_reads_changes_nothing():
   x = np.full((4, 13), np.nan, np.float32)
   x[:, 13 // 2] = 1
   w = row_sparse.from_dense(matrix)
-  for impl in ('reference', 'cpu'):
-    y = row_sparse.row_sparse_matmul(jnp.asarray(x), w, impl)
+  for implementation in ('reference', 'cpu'):
+    y = row_sparse.row_sparse_matmul(jnp.asarray(x), w, implementation)
     np.testing.assert_allclose(y, np.tile(matrix[13 // 2], (4, 1)))
 
 
@@ -141,6 +148,6 @@ def test_refusals_name_what_is_wrong():
   with pytest.raises(ValueError) as error:
     row_sparse.row_sparse_matmul(jnp.zeros((2, 13)), w, 'fast')
   assert (
-    'impl must be one of auto, reference, cpu, mosaic_gpu, interpret, got'
-    in str(error.value)
+    'implementation must be one of auto, reference, cpu, gpu, '
+    'gpu_interpreted, got' in str(error.value)
   )

@@ -45,12 +45,12 @@ KINDS = (
 
 
 @functools.partial(jax.jit, static_argnums=3)
-def results(x, w, dy, impl):
+def results(x, w, dy, implementation):
   """Product, its gradients in x and in the weights."""
 
   def product(x, value):
     replaced = row_sparse.RowSparse(value, w.layout, w.shape)
-    return row_sparse.row_sparse_matmul(x, replaced, impl)
+    return row_sparse.row_sparse_matmul(x, replaced, implementation)
 
   y, pull = jax.vjp(product, x, w.value)
   return y, *pull(dy)
@@ -64,13 +64,13 @@ def expected(x, matrix, dy):
   return x @ matrix.astype(float), dy @ matrix.T, dw[inputs, outputs]
 
 
-def check(x, matrix, impl, tolerance=1e-5):
+def check(x, matrix, implementation, tolerance=1e-5):
   """Asserts that an implementation agrees with float64."""
   rng = np.random.default_rng(1)
   x = jnp.asarray(x)
   dy = rng.standard_normal((*x.shape[:-1], matrix.shape[1]))
   dy = jnp.asarray(dy, x.dtype)
-  found = results(x, row_sparse.from_dense(matrix), dy, impl)
+  found = results(x, row_sparse.from_dense(matrix), dy, implementation)
   wanted = expected(
     np.asarray(x, np.float32), matrix, np.asarray(dy, np.float32)
   )

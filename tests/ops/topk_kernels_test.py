@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from sparse_interp.ops import compat, topk, topk_gpu, topk_tpu
 
-INTERPRETED = ('interpret_tpu', 'interpret_gpu')
+INTERPRETED = ('tpu_interpreted', 'gpu_interpreted')
 COMPILED = (('tpu', 'tpu_custom_call'), ('cuda', 'mosaic_gpu_v2'))
 
 
@@ -34,38 +34,38 @@ def mask_by_sorting(x, k):
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def value_and_pullback(x, k, impl):
-  y, pull = jax.vjp(lambda v: topk.abs_topk(v, k, impl), x)
+def value_and_pullback(x, k, implementation):
+  y, pull = jax.vjp(lambda v: topk.abs_topk(v, k, implementation), x)
   weight = jnp.arange(1, x.size + 1, dtype=x.dtype).reshape(x.shape)
   return y, pull(weight)[0], weight
 
 
 @pytest.mark.parametrize(
-  ('impl', 'rows', 'width', 'k', 'dtype'),
+  ('implementation', 'rows', 'width', 'k', 'dtype'),
   [
-    ('interpret_tpu', 1, 5, 2, 'float32'),
-    ('interpret_tpu', 3, 130, 100, 'float32'),
-    ('interpret_tpu', 5, 96, 31, 'bfloat16'),
-    ('interpret_tpu', 2, 16, 16, 'float32'),
-    ('interpret_tpu', 2, 16, 0, 'float32'),
-    ('interpret_gpu', 1, 5, 2, 'float32'),
+    ('tpu_interpreted', 1, 5, 2, 'float32'),
+    ('tpu_interpreted', 3, 130, 100, 'float32'),
+    ('tpu_interpreted', 5, 96, 31, 'bfloat16'),
+    ('tpu_interpreted', 2, 16, 16, 'float32'),
+    ('tpu_interpreted', 2, 16, 0, 'float32'),
+    ('gpu_interpreted', 1, 5, 2, 'float32'),
     pytest.param(
-      *('interpret_tpu', 2, 64, 9, 'float16'), marks=pytest.mark.slow
+      *('tpu_interpreted', 2, 64, 9, 'float16'), marks=pytest.mark.slow
     ),
     pytest.param(
-      *('interpret_gpu', 3, 130, 100, 'float32'), marks=pytest.mark.slow
+      *('gpu_interpreted', 3, 130, 100, 'float32'), marks=pytest.mark.slow
     ),
     pytest.param(
-      *('interpret_gpu', 2, 96, 31, 'bfloat16'), marks=pytest.mark.slow
+      *('gpu_interpreted', 2, 96, 31, 'bfloat16'), marks=pytest.mark.slow
     ),
   ],
 )
 def test_kernel_keeps_value_and_gradient_of_the_k_largest(
-  impl, rows, width, k, dtype
+  implementation, rows, width, k, dtype
 ):
   x = rows_with_ties(rows, width, dtype)
   keep = mask_by_sorting(np.asarray(x, np.float32), k)
-  y, gradient, weight = value_and_pullback(x, k, impl)
+  y, gradient, weight = value_and_pullback(x, k, implementation)
   assert y.dtype == x.dtype
   np.testing.assert_array_equal(y, np.where(keep, x, 0))
   # Zeros that are kept have a gradient, those that are dropped have none.
@@ -83,7 +83,9 @@ def test_rows_of_a_kernel_beyond_one_tile_under_checked_memory():
 
 def test_rows_of_a_kernel_under_vmap():
   x = rows_with_ties(6, 24).reshape(2, 3, 24)
-  ours = jax.vmap(lambda v: topk.abs_topk(v, 5, 'interpret_tpu'), in_axes=1)(x)
+  ours = jax.vmap(lambda v: topk.abs_topk(v, 5, 'tpu_interpreted'), in_axes=1)(
+    x
+  )
   reference = topk.abs_topk(x, 5, 'reference').swapaxes(0, 1)
   np.testing.assert_array_equal(ours, reference)
 
@@ -115,10 +117,12 @@ def test_counting_sees_every_word_once_and_no_sign(count, interpret, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('impl', INTERPRETED)
-def test_projection_keeps_exactly_k_with_ties_by_index(impl):
+@pytest.mark.parametrize('implementation', INTERPRETED)
+def test_projection_keeps_exactly_k_with_ties_by_index(implementation):
   x = np.asarray(rows_with_ties(7, 30))
-  keep_mask = jax.jit(functools.partial(topk.keep_mask, impl=impl))
+  keep_mask = jax.jit(
+    functools.partial(topk.keep_mask, implementation=implementation)
+  )
   for count in (0, 31, 100, 210):
     mask = keep_mask(jnp.asarray(x), jnp.int32(count))
     expected = mask_by_sorting(x.reshape(1, -1), count).reshape(x.shape)
@@ -131,7 +135,9 @@ def test_projection_by_a_kernel_of_sharded_weights(spec):
   mesh = jax.make_mesh((8,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
   x = np.asarray(rows_with_ties(16, 24))
   sharded = jax.device_put(x, NamedSharding(mesh, spec))
-  keep_mask = jax.jit(functools.partial(topk.keep_mask, impl='interpret_tpu'))
+  keep_mask = jax.jit(
+    functools.partial(topk.keep_mask, implementation='tpu_interpreted')
+  )
   compiled = keep_mask.lower(sharded, jnp.int32(300)).compile()
   mask = compiled(sharded, jnp.int32(300))
   expected = mask_by_sorting(x.reshape(1, -1), 300).reshape(x.shape)
@@ -145,7 +151,7 @@ def test_rows_of_a_kernel_stay_where_they_are():
   mesh = jax.make_mesh((8,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
   x = rows_with_ties(16, 24)
   sharded = jax.device_put(x, NamedSharding(mesh, P('d', None)))
-  rows = jax.jit(lambda v: topk.abs_topk(v, 6, 'interpret_tpu'))
+  rows = jax.jit(lambda v: topk.abs_topk(v, 6, 'tpu_interpreted'))
   compiled = rows.lower(sharded).compile()
   y = compiled(sharded)
   np.testing.assert_array_equal(y, topk.abs_topk(x, 6, 'reference'))
@@ -156,24 +162,24 @@ def test_rows_of_a_kernel_stay_where_they_are():
 @pytest.mark.parametrize(('platform', 'call'), COMPILED)
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_rows_of_a_kernel_lower_for_their_device(platform, call, dtype):
-  impl = {'tpu': 'mosaic_tpu', 'cuda': 'mosaic_gpu'}[platform]
+  implementation = {'tpu': 'tpu', 'cuda': 'gpu'}[platform]
   x = jax.ShapeDtypeStruct((2, 35, 512), dtype)
 
   def loss(x):
-    return topk.abs_topk(x, 128, impl).astype('float32').sum()
+    return topk.abs_topk(x, 128, implementation).astype('float32').sum()
 
   assert call in compat.lower_for(platform, jax.grad(loss), x)
 
 
 @pytest.mark.parametrize(('platform', 'call'), COMPILED)
 def test_projection_lowers_for_its_device(platform, call):
-  impl = {'tpu': 'mosaic_tpu', 'cuda': 'mosaic_gpu'}[platform]
+  implementation = {'tpu': 'tpu', 'cuda': 'gpu'}[platform]
   x = jax.ShapeDtypeStruct((300, 700), 'float32')
-  keep_mask = functools.partial(topk.keep_mask, impl=impl)
+  keep_mask = functools.partial(topk.keep_mask, implementation=implementation)
   count = jax.ShapeDtypeStruct((), 'int32')
   assert call in compat.lower_for(platform, keep_mask, x, count)
 
 
 def test_unknown_implementations_are_errors():
-  with pytest.raises(ValueError, match='impl must be one of'):
+  with pytest.raises(ValueError, match='implementation must be one of'):
     topk.abs_topk(jnp.ones((2, 4)), 2, 'cuda')
