@@ -89,7 +89,7 @@ def _outcome(kernel: NativeKernel) -> Outcome:
     outcome = Outcome('failed', str(error))
     _say(f'kernels for CPUs step aside for plain jax: {error}')
     return outcome
-  except Exception as error:  # whatever it is, plain jax does not need it
+  except Exception as error:  # noqa: BLE001 (plain jax needs none of it)
     reason = f'{type(error).__name__}: {error}'.strip().splitlines()[0][:200]
     outcome = Outcome('failed', f'it cannot be compiled or called ({reason})')
   if outcome.kind == 'slower' and jax.process_count() > 1:
