@@ -16,6 +16,8 @@ from sparse_interp.circuits.prune_task import prune
 from tests import known_text
 from tests.known_text import CONFIG, PAIRS, TASK, OwnTask
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def model():
