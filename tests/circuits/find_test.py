@@ -104,6 +104,7 @@ def found_edges(known):
   )
 
 
+@pytest.mark.slow
 def test_pruning_of_edges_finds_the_two_that_were_written(known, found_edges):
   circuit = found_edges
   assert sum(i.shape[1] for i in known.model.edges.values()) > 100

@@ -55,6 +55,7 @@ def _run(model, gates, tokens):
   return GPT(model.config).apply({'params': params}, tokens, edits=edits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sink', [False, True])
 @pytest.mark.parametrize('number', range(6))
 def test_a_product_with_gated_edges_is_that_of_the_formula(number, sink):

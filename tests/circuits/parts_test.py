@@ -178,8 +178,8 @@ def test_live_edges_are_those_that_a_plain_path_search_finds(
   scope='module',
   params=[
     {},
-    pytest.param({'position': 'rotary'}, marks=pytest.mark.slow),
-    pytest.param({'parallel_residual': True}, marks=pytest.mark.slow),
+    {'position': 'rotary'},
+    {'parallel_residual': True},
   ],
   ids=['plain', 'rotary', 'parallel'],
 )
@@ -216,12 +216,13 @@ def linear(request):
   return config, params, pairs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'ablation',
   [
     'zero',
-    pytest.param('counterfactual', marks=pytest.mark.slow),
-    pytest.param('resample', marks=pytest.mark.slow),
+    'counterfactual',
+    'resample',
   ],
 )
 @hypothesis.given(st.integers(0, 10**6), st.floats(0.05, 0.6))

@@ -82,9 +82,8 @@ def killed_after_a_write(monkeypatch):
   monkeypatch.setattr(unfinished.Unfinished, '_append', after(append))
 
 
-@pytest.mark.parametrize(
-  'gates', ['nodes', pytest.param('edges', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('gates', ['nodes', 'edges'])
 def test_killed_after_every_write_it_ends_with_the_same_bits(
   gates, search, content, tmp_path, killed_after_a_write, monkeypatch
 ):

@@ -79,6 +79,7 @@ def test_stdlib_sample_within_a_limit_spans_the_library():
   assert len(set(documents) & set(other)) < len(documents) / 2
 
 
+@pytest.mark.slow
 @hypothesis.given(_TEXTS, st.randoms(use_true_random=False))
 def test_documents_are_distinct_and_do_not_depend_on_their_order(texts, random):
   hypothesis.assume(any(texts))

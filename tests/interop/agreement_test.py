@@ -82,6 +82,7 @@ def test_many_inputs_are_sampled():
     np.testing.assert_array_equal(inputs.tokens, again.tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('build', 'vocab', 'found'),
   [

@@ -304,6 +304,7 @@ def test_files_that_do_not_belong_together_are_refused(
   assert len(str(info.value)) < 400
 
 
+@pytest.mark.slow
 @hypothesis.given(
   st.sampled_from(['encoder.json', 'vocab.bpe']),
   st.floats(0, 1, exclude_max=True),

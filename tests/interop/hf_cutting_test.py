@@ -73,6 +73,7 @@ _HONOURED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', _HONOURED)
 def test_settings_give_the_ids_of_the_library(spec, tmp_path, name):
   spec = small.with_settings(spec, **_HONOURED[name])

@@ -309,6 +309,7 @@ def test_what_tiktoken_cannot_do_is_not_written_for_it(spec, tmp_path):
 _small = functools.cache(small.train)
 
 
+@pytest.mark.slow
 @hypothesis.given(st.data())
 @hypothesis.settings(max_examples=150)
 def test_any_mutation_is_read_exactly_or_refused_in_one_line(

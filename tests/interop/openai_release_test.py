@@ -115,6 +115,7 @@ def _check_variant(tmp_path, fields):
     np.testing.assert_array_equal(array, state[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['layer norm without biases', 'tied', 'sink'])
 def test_some_switches_match_a_reference_and_come_back(tmp_path, name):
   _check_variant(tmp_path, VARIANTS[name])
@@ -171,6 +172,7 @@ def test_models_of_ours_come_back_exactly(tmp_path, name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('field', 'value'),
   [

@@ -62,6 +62,7 @@ def _inner(name):
   return lambda n: re.sub(r'^((\w+\.)?(h|layers)\.\d+\.)', rf'\1{name}', n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('rename', 'said'),
   [

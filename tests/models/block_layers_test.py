@@ -38,9 +38,8 @@ def loss(model, params):
   return jnp.square(logits).mean()
 
 
-@pytest.mark.parametrize(
-  'density', [0.25, pytest.param(0.75, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('density', [0.25, 0.75])
 def test_logits_and_gradients_are_those_of_dense_products(density):
   params = params_of_blocks(density)
   of_blocks, dense = GPT(CONFIG, Products(SIDE)), GPT(CONFIG)

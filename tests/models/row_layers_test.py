@@ -54,6 +54,7 @@ def test_loss_and_gradients_are_those_of_dense_products(density, kept):
   jax.tree_util.tree_map_with_path(compare, found[1], wanted[1], params)
 
 
+@pytest.mark.slow
 def test_the_layers_multiply_by_lists_if_asked():
   params = sparse_params(1 / 10)
 

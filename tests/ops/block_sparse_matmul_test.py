@@ -151,6 +151,7 @@ def forward_and_backward(implementation):
   return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('implementation', 'platform', 'size', 'dtype', 'call'),
   [

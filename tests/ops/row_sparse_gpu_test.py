@@ -17,10 +17,11 @@ def small_blocks(monkeypatch):
   results.clear_cache()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('small_blocks')
 @pytest.mark.parametrize(
   'kind',
-  ['random', *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS[1:])],
+  KINDS,
 )
 def test_interpreted_kernel_and_gradients_are_those_of_the_matrix(kind):
   # 13 inputs in stages of 5, 7 outputs in blocks of 4, 11 tokens in blocks of

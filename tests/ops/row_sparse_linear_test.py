@@ -48,13 +48,12 @@ def test_it_is_the_dense_product(kind, gradient, implementation):
     np.testing.assert_allclose(one, other, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'width',
   [1, 15, 16, 33],
 )
-@pytest.mark.parametrize(
-  'by', [pytest.param('input', marks=pytest.mark.slow), 'output']
-)
+@pytest.mark.parametrize('by', ['input', 'output'])
 def test_lists_of_weights_are_those_of_the_reference(width, by):
   for kind in KINDS:
     matrix = make(kind, 21, width)

@@ -135,6 +135,7 @@ def test_prompts_are_programs_of_several_lines(
     assert min(prompt.count('\n') for prompt in _prompts(pair)) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', TASKS)
 def test_answers_are_the_published_ones_and_differ_in_their_first_token(
   name: str, some_pairs, tokenizer
@@ -183,6 +184,7 @@ def test_the_last_lines_of_a_pair_say_the_same_in_another_form(
     assert line == second[2] != first[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(TASKS.keys() - {'else_elif'}))
 def test_the_last_token_does_not_tell_the_answer(
   name: str, some_pairs, tokenizer
@@ -206,6 +208,7 @@ def test_prompts_go_on_to_programs_with_their_answers(name: str, some_pairs):
       assert any(map(_is_program, texts)), prompt + answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', TASKS)
 def test_no_prompt_stands_in_the_corpora(
   name: str, some_pairs, corpus: str, heads: set[str]

@@ -98,6 +98,7 @@ def test_a_step_takes_as_much_as_estimated(change):
   assert expected / 2 < int(found.stdout) < expected * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'config',
   [
