@@ -10,7 +10,6 @@ import sys
 
 import pytest
 
-import sparse_interp
 from sparse_interp.circuits import circuit as circuit_lib
 from sparse_interp.data.tokenizer import train_tokenizer
 from sparse_interp.tasks.encoding import encode_task
@@ -106,9 +105,6 @@ def test_two_commands_lead_from_text_to_page(directory):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-  not hasattr(sparse_interp, 'read_task'), reason='there is no such interface'
-)
 def test_five_lines_of_python_lead_to_a_page(directory, monkeypatch):
   if not (directory / 'runs' / 'sentences').exists():
     _run(shlex.split(COMMANDS[0])[1:], directory)
