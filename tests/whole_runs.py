@@ -23,7 +23,12 @@ COMMAND = (
 )
 
 # What depends on the machine and the moment, not on the run.
-_OF_THE_MOMENT = ('wall_seconds', 'prune_seconds', 'tokens_per_second')
+_OF_THE_MOMENT = (
+  'wall_seconds',
+  'prune_seconds',
+  'tokens_per_second',
+  'report_sha256',  # of a page that shows the others
+)
 # Compared by what they say, or full of times.
 _BY_CONTENT = ('checkpoints', 'tensorboard', 'circuits')
 _FILES_BY_CONTENT = ('summary.json', 'metrics.jsonl', 'report.html')
