@@ -18,7 +18,7 @@ import pytest
 
 from tests.whole_runs import Run, assert_same_end, finish
 
-pytestmark = pytest.mark.stress
+pytestmark = pytest.mark.long
 
 _KILLS, _SIDE_BY_SIDE = 60, 2
 

@@ -53,8 +53,13 @@ def test_edge_masks_find_the_circuit_of_frac_prevs_from_varied_lengths():
   assert row['test_loss'] <= row['target']
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('seed', [0, 1])
+@pytest.mark.parametrize(
+  'seed',
+  [
+    pytest.param(0, marks=pytest.mark.slow),
+    pytest.param(1, marks=pytest.mark.long),
+  ],
+)
 def test_edge_masks_find_the_circuits_of_all_programs(seed):
   f1 = {}
   for name in PROGRAMS:
