@@ -104,7 +104,7 @@ def test_two_commands_lead_from_text_to_page(directory):
     assert text in page
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_five_lines_of_python_lead_to_a_page(directory, monkeypatch):
   if not (directory / 'runs' / 'sentences').exists():
     _run(shlex.split(COMMANDS[0])[1:], directory)
