@@ -177,6 +177,7 @@ def _strength(workdir):
   return config
 
 
+@pytest.mark.long
 def test_every_way_of_pruning_is_compared_and_kept(workdir, tmp_path, capsys):
   config = _strength(workdir)
   main.run(config, str(tmp_path / 'w'))
