@@ -18,6 +18,7 @@ from sparse_interp.circuits.task_loss import make_pairs
 from sparse_interp.files.verdict import Number, Verdict, number
 from sparse_interp.models.model import Model
 from sparse_interp.models.sites import constant_sites
+from sparse_interp.tasks.pairs import Task
 from sparse_interp.tasks.posing import LENGTH, pose
 
 # The model without the circuit, and circuits drawn at random, must know next
@@ -49,7 +50,7 @@ _FORMULAS = {
 def audit(
   model: Model,
   circuit: Circuit,
-  task: Any,
+  task: Task,
   seed: int = 0,
   *,
   train_pairs: int | None = None,
@@ -67,7 +68,7 @@ def audit(
   Args:
     model: that the circuit was found in.
     circuit: the circuit.
-    task: with a `name` and `pairs(split, count, seed)`; see `tasks.posing`.
+    task: of the suite, or read from a file.
     seed: of pairs, random circuits and bootstrap.
     train_pairs: that random circuits are calibrated on; None for as many as
       the search saw.

@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 import time
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -18,6 +17,7 @@ from sparse_interp.models import sites
 from sparse_interp.models.model import Means, Model
 from sparse_interp.models.params_hash import hash_params
 from sparse_interp.tasks.encoding import EncodedTask
+from sparse_interp.tasks.pairs import Task
 from sparse_interp.tasks.posing import LENGTH, pose
 
 Posed = tuple[EncodedTask, EncodedTask]
@@ -25,7 +25,7 @@ Posed = tuple[EncodedTask, EncodedTask]
 
 def prune(
   model: Model,
-  task: Any,
+  task: Task,
   config: PruneConfig | None = None,
   seed: int = 0,
   *,
@@ -40,13 +40,12 @@ def prune(
 
   Args:
     model: to prune, with a tokenizer.
-    task: with a `name` and `pairs(split, count, seed)`; see `tasks.posing`.
-    config: hyper-parameters; None for the defaults, of which a task with few
-      pairs gets as many for the search and for holding out as it can give.
+    task: of the suite, or read from a file.
+    config: hyper-parameters; None for the defaults.
     seed: of pairs, gates, batches, random circuits and bootstrap.
-    train_pairs: to fit and choose on; None for 768, or for fewer where the
-      task has no more.
-    test_pairs: to measure on; None for 256, or for fewer.
+    train_pairs: to fit and choose on; None for 768, or for as many as a file
+      has.
+    test_pairs: to measure on; None for 256, or for as many as a file has.
     length: longest prompt in tokens; at most the model's context counts.
     progress: called now and then with a mapping of what there is to show.
 
@@ -62,14 +61,14 @@ def prune(
     pose(task, model.tokenizer, split, count, length, seed, context)
     for split, count in (('train', train_pairs), ('test', test_pairs))
   )
-  if config is None:
-    config = few_pairs.for_pairs(PruneConfig(), len(posed[0].conditions))
-  return prune_posed(model, task, posed, config, seed, progress)
+  return prune_posed(
+    model, task, posed, config or PruneConfig(), seed, progress
+  )
 
 
 def prune_posed(
   model: Model,
-  task: Any,
+  task: Task,
   posed: Posed,
   config: PruneConfig,
   seed: int,
@@ -80,10 +79,10 @@ def prune_posed(
 
   Args:
     model: to prune.
-    task: where the pairs are from; a `description` and a `hash` of it are
-      recorded with the circuit.
+    task: where the pairs are from.
     posed: training pairs and test pairs.
-    config: hyper-parameters.
+    config: hyper-parameters; of a task whose pairs are listed, shares of few
+      pairs take the place of numbers: see `few_pairs`.
     seed: of gates, batches, random circuits and bootstrap.
     progress: called now and then with a mapping of what there is to show.
     directory: for what becomes known on the way; see `find.find_circuit`.
@@ -91,7 +90,9 @@ def prune_posed(
   Raises:
     ValueError: see `find.find_units`.
   """
-  begun, pairs_hash = time.monotonic(), hash_pairs(posed)
+  begun = time.monotonic()
+  if task.listed is not None:
+    config = few_pairs.for_pairs(config, len(posed[0].conditions))
   circuit = find_circuit(
     model.config,
     model.params,
@@ -102,13 +103,13 @@ def prune_posed(
     progress=progress,
     provenance=model.provenance
     | {
-      'task_hash': getattr(task, 'hash', None) or pairs_hash,
-      'pairs_hash': pairs_hash,
+      'task_hash': task.hash,
+      'pairs_hash': hash_pairs(posed),
       'recipe': dataclasses.asdict(config),
       'versions': versions.current(),
     },
     pieces=model.tokenizer and model.tokenizer.pieces,
-    description=getattr(task, 'description', ''),
+    description=task.description,
     mean_tokens=model.mean_tokens,
     directory=directory,
   )

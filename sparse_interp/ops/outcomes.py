@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import threading
 from typing import NamedTuple
 
 _KINDS = ('passed', 'differs', 'slower')
@@ -70,7 +71,8 @@ def keep(path: pathlib.Path, outcome: Outcome) -> Outcome | None:
   None where nothing can be written.
   """
   content = json.dumps(outcome._asdict())
-  part = path.with_name(f'{path.name}.{os.getpid()}')
+  writer = f'{os.getpid()}-{threading.get_ident()}'
+  part = path.with_name(f'{path.name}.{writer}')
   try:
     part.write_text(content)
     try:

@@ -17,7 +17,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from sparse_interp.circuits import circuit as circuit_lib
-from sparse_interp.circuits import few_pairs, unfinished
+from sparse_interp.circuits import unfinished
 from sparse_interp.circuits.circuit import Circuit
 from sparse_interp.circuits.from_ranking import Unprunable
 from sparse_interp.circuits.prune_config import PruneConfig
@@ -245,9 +245,6 @@ def _prune_task(
   measured: pose.Measured,
   on_the_way: pathlib.Path,
 ) -> Circuit:
-  if measured.task.listed:
-    count = len(measured.pairs[0].conditions)
-    hyperparameters = few_pairs.for_pairs(hyperparameters, count)
   return prune_posed(
     model,
     measured.task,

@@ -60,8 +60,8 @@ class EncodedTask:
 
 def encode_pair(
   pair: Pair, tokenizer: Tokenizer, length: int
-) -> tuple[list[list[int]], list[int]] | str:
-  """Encodes both prompts of a pair and the first tokens of its answers.
+) -> tuple[list[list[int]], list[list[int]]] | str:
+  """Encodes both prompts of a pair and their answers.
 
   Each answer is encoded together with its prompt, as the text would be in
   training.
@@ -72,20 +72,9 @@ def encode_pair(
     length: Greatest number of tokens of a prompt, with `<|endoftext|>`.
 
   Returns:
-    The tokens of both prompts and the two targets, or, when the pair cannot be
-    posed, the reason.
+    The tokens of both prompts and of both answers, of which the first ones are
+    the targets; or, when the pair cannot be posed, the reason.
   """
-  encoded = _encode(pair, tokenizer, length)
-  if isinstance(encoded, str):
-    return encoded
-  prompts, answers = encoded
-  return prompts, [answer[0] for answer in answers]
-
-
-def _encode(
-  pair: Pair, tokenizer: Tokenizer, length: int
-) -> tuple[list[list[int]], list[list[int]]] | str:
-  """As `encode_pair`, with all tokens of the answers."""
   prompts, answers = [], []
   for prompt, answer in zip(pair.prompts, pair.answers, strict=True):
     if not (
@@ -149,7 +138,7 @@ def encode_task(
     row = len(conditions)
     if row == count or row + rejected.total() == most:
       break
-    encoded = _encode(pair, tokenizer, length)
+    encoded = encode_pair(pair, tokenizer, length)
     if isinstance(encoded, str):
       rejected[encoded] += 1
       continue

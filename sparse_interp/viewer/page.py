@@ -9,16 +9,13 @@ from sparse_interp.files.verdict import Verdict
 from sparse_interp.viewer import report
 from sparse_interp.viewer.artifacts import StoredCircuit
 from sparse_interp.viewer.cells import Drawable, stored
-from sparse_interp.viewer.results import find_target, is_finite, section
-
-_LOSSES = (
-  'test_loss',
-  'raw_loss',
-  'test_kl',
-  'raw_kl',
-  'necessity_loss',
-  'random_loss',
+from sparse_interp.viewer.results import (
+  LOSSES,
+  find_target,
+  is_finite,
+  section,
 )
+
 _NO_VERDICT = 'no verdict on it was given to the page'
 
 
@@ -119,7 +116,7 @@ def _entry(
     **calibration,
     **{
       name: metrics[name]
-      for loss in _LOSSES
+      for loss in LOSSES
       for name in (loss, f'{loss}_interval')
       if name in metrics
     },

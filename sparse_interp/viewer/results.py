@@ -10,6 +10,16 @@ from typing import Any, NamedTuple, TypeGuard
 
 from sparse_interp.viewer.artifacts import StoredCircuit
 
+# Of a circuit, in nats, each with its interval where it was measured.
+LOSSES = (
+  'test_loss',
+  'raw_loss',
+  'test_kl',
+  'raw_kl',
+  'necessity_loss',
+  'random_loss',
+)
+
 FOUND, UNMEASURED = 'circuit found', 'not measured'
 
 

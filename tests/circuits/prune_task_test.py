@@ -13,8 +13,9 @@ from sparse_interp.circuits.circuit import load, save
 from sparse_interp.circuits.extract_small import extract
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.prune_task import prune
+from sparse_interp.tasks.own import read_task
 from tests import known_text
-from tests.known_text import CONFIG, PAIRS, TASK, OwnTask
+from tests.known_text import CONFIG, PAIRS, TASK
 
 pytestmark = pytest.mark.slow
 
@@ -150,23 +151,27 @@ def test_a_circuit_of_another_model_is_refused(model, circuit):
       use()
 
 
-@pytest.mark.slow
-def test_a_task_of_ones_own_gives_what_it_has(model):
+def test_a_task_of_ones_own_gives_what_it_has(model, tmp_path):
+  task = read_task(known_text.write_pairs(tmp_path / 'own.jsonl', 100, 20))
   config = PruneConfig(steps=40, k_coef=1e-3)
-  found = prune(model, OwnTask(100), seed=0, train_pairs=100, test_pairs=20)
-  assert found.task == 'own evidence'
+  found = prune(model, task, config, seed=0)
+  assert found.task == 'own'
   assert found.metrics['test_pairs'] == 20
   used = found.prune_config
-  assert used['selection_pairs'] + used['holdout_pairs'] < 100
-  with pytest.raises(ValueError, match='must be at most the number of train'):
-    prune(model, OwnTask(100), config)
+  assert used['selection_pairs'] + used['holdout_pairs'] == 50
+  assert found.provenance['task_hash'] == task.hash
+  assert (
+    audit(model, found, task).numbers['loss_calibrated'].value
+    == (found.metrics['test_loss'])
+  )
 
 
-def test_too_few_pairs_of_ones_own_are_counted(model):
+def test_too_few_pairs_of_ones_own_are_counted(model, tmp_path):
+  task = read_task(known_text.write_pairs(tmp_path / 'own.jsonl', 100, 20))
   with pytest.raises(
-    ValueError, match=r'at least 48 train pairs .* got 0 of own'
+    ValueError, match=r'own must give at least 32 train pairs .* got 0: 100'
   ):
-    prune(model, OwnTask(100), CONFIG, length=4, **PAIRS)
+    prune(model, task, CONFIG, length=4)
 
 
 def test_what_a_model_lacks_is_named(model):

@@ -102,9 +102,7 @@ def test_the_tpu_kernels_are_right_in_16_bits():
 
 # Here memory starts as NaN: an output that no visit writes stays NaN.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  'layout', ['empty rows and columns', pytest.param('no block')]
-)
+@pytest.mark.parametrize('layout', ['empty rows and columns', 'no block'])
 def test_the_tpu_kernels_touch_only_what_they_may(layout, monkeypatch):
   checked = compat.tpu_interpreter(checked=True)
   monkeypatch.setattr(compat, 'tpu_interpreter', lambda **_: checked)

@@ -119,7 +119,6 @@ def test_what_was_not_written_for_a_month_makes_room(directory):
   assert {p.name for p in directory.iterdir()} == {path.name, 'l-old'}
 
 
-@pytest.mark.skipif(os.name != 'posix', reason='needs links')
 def test_a_place_that_cannot_be_written_costs_only_time(
   tmp_path, monkeypatch, compiled
 ):

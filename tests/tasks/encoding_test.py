@@ -82,9 +82,9 @@ def test_an_answer_that_merges_with_the_prompt_is_rejected():
 def test_a_prompt_beyond_the_context_is_rejected(bytes_only):
   pair = Pair('abcd', 'x', 'abc', 'y', 'one')
   assert encode_pair(pair, bytes_only, 4) == encoding.TOO_LONG
-  prompts, targets = encode_pair(pair, bytes_only, 5)
+  prompts, answers = encode_pair(pair, bytes_only, 5)
   assert [len(prompt) for prompt in prompts] == [5, 4]
-  assert bytes_only.decode(targets) == 'xy'
+  assert [bytes_only.decode(answer) for answer in answers] == ['x', 'y']
 
 
 def test_rejected_pairs_are_counted_and_replaced(bytes_only):

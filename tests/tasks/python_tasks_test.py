@@ -141,7 +141,8 @@ def test_answers_are_the_published_ones_and_differ_in_their_first_token(
   name: str, some_pairs, tokenizer
 ):
   for pair in _sample(some_pairs[name], 100):
-    _, targets = encode_pair(pair, tokenizer, _LENGTH)
+    _, answers = encode_pair(pair, tokenizer, _LENGTH)
+    targets = [answer[0] for answer in answers]
     assert targets[0] != targets[1]
     for target, expected in zip(targets, _ANSWERS[name], strict=True):
       token = tokenizer.decode([target])
