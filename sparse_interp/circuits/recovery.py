@@ -38,7 +38,12 @@ def auroc(
   Returns:
     None if all candidates are true, or none is.
   """
-  true, false = scores[truth][:, None], scores[~truth][None, :]
+  from scipy import stats  # takes a second, which a start can do without
+
+  true, false = scores[truth], scores[~truth]
   if not (true.size and false.size):
     return None
-  return float(np.mean((true > false) + 0.5 * (true == false)))
+  # Mann and Whitney's U counts such pairs; its p-value is not asked for, and
+  # an exact one would take long.
+  above = stats.mannwhitneyu(true, false, method='asymptotic').statistic
+  return float(above / (true.size * false.size))

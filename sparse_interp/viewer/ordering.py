@@ -83,20 +83,12 @@ def _neighbour_mean(
 def _spread(wanted: np.ndarray) -> np.ndarray:
   """Moves points the least (in squares) so that each is >= 1 past the last.
 
-  Isotonic regression by pooling adjacent violators, on wanted - index.
+  What is left of each once its index is taken off may then only grow.
   """
-  pools: list[list[float]] = []  # [sum, count]
-  for i, value in enumerate(wanted):
-    pools.append([value - i, 1])
-    while (
-      len(pools) > 1
-      and pools[-2][0] / pools[-2][1] > pools[-1][0] / pools[-1][1]
-    ):
-      total, count = pools.pop()
-      pools[-1][0] += total
-      pools[-1][1] += count
-  means = [total / count for total, count in pools for _ in range(int(count))]
-  return np.array(means) + np.arange(len(wanted))
+  from scipy import optimize  # takes a second, which a start can do without
+
+  index = np.arange(len(wanted))
+  return optimize.isotonic_regression(wanted - index).x + index
 
 
 def _crossings(y: np.ndarray, column: np.ndarray, edges: np.ndarray) -> float:

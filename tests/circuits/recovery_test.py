@@ -25,3 +25,11 @@ def test_auroc_counts_ties_half_and_knows_infinity():
   assert auroc(np.ones(4), truth) == 0.5
   assert auroc(np.array([np.inf, np.inf, np.inf, 0.0]), truth) == 0.75
   assert auroc(np.ones(4), np.ones(4, bool)) is None
+
+
+def test_auroc_is_the_share_of_pairs_in_order():
+  rng = np.random.default_rng(0)
+  scores, truth = rng.integers(0, 8, 200).astype(float), rng.random(200) < 0.3
+  true, false = scores[truth][:, None], scores[~truth]
+  expected = np.mean((true > false) + 0.5 * (true == false))
+  assert auroc(scores, truth) == pytest.approx(expected, rel=1e-12)

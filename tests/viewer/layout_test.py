@@ -83,6 +83,9 @@ def test_ordering_removes_crossings():
 def test_spread_moves_points_least():
   np.testing.assert_allclose(_spread(np.array([0.0, 0.0, 5.0])), [-0.5, 0.5, 5])
   np.testing.assert_allclose(_spread(np.array([1.0, 2.5])), [1.0, 2.5])
+  # The last pushes all that stand above it, together.
+  spread = _spread(np.array([0.0, 1.0, 2.0, 2.0, -1.0]))
+  np.testing.assert_allclose(spread, np.arange(5) - 1.2)
 
 
 def test_sites_of_other_models_get_columns_of_their_own():
