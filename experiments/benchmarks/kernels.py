@@ -11,7 +11,7 @@ command goes on with the next case; each takes at most `seconds` per competitor
 besides its compilation. `--config.only=projection` runs some cases.
 
 To publish, copy kernels.json to results/kernels_<machine>.json beside this
-file, and roofline.svg likewise; then `python -m
+file, and roofline.svg likewise, which the extra `plot` draws; then `python -m
 sparse_interp.benchmarks.tables` makes the tables of docs/kernels.md anew.
 
 On 2 CPU cores (5 minutes with `--config.seconds=3`; every number is in

@@ -34,7 +34,8 @@ def kernels(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
 
   Args:
     config: see experiments/benchmarks/kernels.py.
-    workdir: receives cases/, kernels.json and roofline.svg.
+    workdir: receives cases/, kernels.json and, where matplotlib is installed,
+      roofline.svg.
 
   Returns:
     The content of kernels.json.
@@ -69,7 +70,7 @@ def _finish(
   facts: dict[str, Any],
   workdir: pathlib.Path,
 ) -> dict[str, Any]:
-  """Writes what is known, and the plot if it can be drawn."""
+  """Writes what is known, and the plot of it."""
   repetitions = [
     result['repetitions']
     for case in found
@@ -86,12 +87,27 @@ def _finish(
   }
   path = workdir / 'kernels.json'
   workdir_lib.write_json(path, result)
-  plot = roofline.svg(found, f'{facts["device"]}, {facts["date"]}')
-  if plot is not None:
-    with whole_file.writing(workdir / 'roofline.svg') as part:
-      part.write_text(plot)
+  _plot(found, f'{facts["device"]}, {facts["date"]}', workdir / 'roofline.svg')
   metrics.say(_PHASE, f'{len(found)}/{asked} cases; {path}')
   return result
+
+
+def _plot(
+  found: Sequence[dict[str, Any]], title: str, path: pathlib.Path
+) -> None:
+  """Draws the roofline, if there are points and something to draw it with."""
+  try:
+    plot = roofline.svg(found, title)
+  except ImportError as error:
+    metrics.say(
+      _PHASE,
+      f'{path.name} is left out, since it needs matplotlib ({error}); run pip '
+      "install -e '.[plot]' and the same command again.",
+    )
+    return
+  if plot is not None:
+    with whole_file.writing(path) as part:
+      part.write_text(plot, encoding='utf-8')
 
 
 def _check(config: config_dict.ConfigDict) -> None:

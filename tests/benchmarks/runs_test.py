@@ -1,6 +1,7 @@
 """The benchmarks run in one command, at their smallest sizes."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -32,6 +33,33 @@ def test_kernels_are_timed_beside_what_is_installed(tmp_path):
   written = json.loads((tmp_path / 'kernels.json').read_text())
   assert written == json.loads(json.dumps(result))
   assert (tmp_path / 'roofline.svg').exists()
+
+
+def test_without_matplotlib_a_run_says_so_and_goes_on(
+  tmp_path, capsys, monkeypatch
+):
+  marks = [
+    {'median_ms': 1, 'flops_per_second': f, 'bytes_per_second': 1e9}
+    for f in (1e9, 0)
+  ]
+  found = [
+    {'group': group, 'name': 'x', 'flops': 1, 'bytes': 1, 'results': results}
+    for group, results in (
+      ('ceilings', {'product': marks[0], 'copy': marks[1]}),
+      ('row_sparse', {'ours': marks[0]}),
+    )
+  ]
+  path = tmp_path / 'roofline.svg'
+  kernels._plot(found, 'title', path)
+  assert path.read_text().startswith('<?xml')
+  path.unlink()
+  monkeypatch.setitem(sys.modules, 'matplotlib', None)
+  kernels._plot(found, 'title', path)
+  assert not path.exists()
+  said = capsys.readouterr().out
+  assert said.count('\n') == 1
+  assert 'roofline.svg is left out, since it needs matplotlib' in said
+  assert "pip install -e '.[plot]'" in said
 
 
 def test_kernels_of_one_name_and_fields_that_are_wrong(tmp_path):

@@ -1,7 +1,10 @@
 """Cases are checked before they are timed, and a stopped suite goes on."""
 
+import xml.etree.ElementTree as ET
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from sparse_interp.benchmarks import (
   ceilings,
@@ -129,11 +132,26 @@ def test_the_plot_holds_every_point_and_the_roof(tmp_path):
     a_case(other=by(lambda x: 2 * x)),
   ]
   found, _ = run(cases, tmp_path)
-  text = roofline.svg(found, 'two < three')
-  assert text.count('<title>') == 2
-  assert 'two &lt; three' in text
-  assert '<polyline' in text
+  text = roofline.svg(found, 'two < three, $5')
+  assert text == roofline.svg(found, 'two < three, $5')
+  assert text.count('two &lt; three, $5') == 1
+  groups = {
+    group.get('id'): [child.tag.rpartition('}')[2] for child in group.iter()]
+    for group in ET.fromstring(text).iter('{http://www.w3.org/2000/svg}g')
+  }
+  assert groups['ours'].count('use') == groups['other'].count('use') == 1
+  assert groups['roof'].count('path') == 1
   assert roofline.svg(found[2:], 'no ceiling') is None
+
+
+def test_points_and_the_roof_are_drawn_where_they_are():
+  marks = [('ours', 'a', 0.5, 2e9), ('ours', 'b', 8.0, 1e10)]
+  axes = Figure().subplots()
+  roofline._draw(axes, marks, 4e10, 1e10)
+  points, roof = axes.lines
+  assert points.get_xydata().tolist() == [[0.5, 2e9], [8, 1e10]]
+  assert roof.get_xydata().tolist() == [[0.25, 2.5e9], [4, 4e10], [16, 4e10]]
+  assert axes.get_xscale() == axes.get_yscale() == 'log'
 
 
 def test_tables_are_made_from_results_alone(tmp_path):
