@@ -43,16 +43,16 @@ def functions() -> dict[str, Function]:
   from sparse_interp.training import pretrain
 
   return {
-    'ground_truth': ground_truth.ground_truth,
-    'import_model': import_model.import_model,
-    'kernels': kernels.kernels,
-    'pretrain': pretrain.pretrain,
-    'prune': prune.prune,
-    'prune_time': prune_time.prune_time,
-    'quickstart': quickstart.quickstart,
-    'report': report.report,
-    'step_time': step_time.step_time,
-    'strength': strength.strength,
+    'ground_truth': ground_truth.run,
+    'import_model': import_model.run,
+    'kernels': kernels.run,
+    'pretrain': pretrain.run,
+    'prune': prune.run,
+    'prune_time': prune_time.run,
+    'quickstart': quickstart.run,
+    'report': report.run,
+    'step_time': step_time.run,
+    'strength': strength.run,
   }
 
 

@@ -37,7 +37,7 @@ pytestmark = [
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('finished') / 'run'
-  quickstart.quickstart(experiment.get_config('tiny'), str(workdir))
+  quickstart.run(experiment.get_config('tiny'), str(workdir))
   return workdir
 
 
@@ -102,7 +102,7 @@ def read(workdir, name, abstract_state):
   # The command finds damaged circuits anew; those who only read refuse them.
   for path in workdir.glob('circuits/*/circuit.json'):
     circuit_lib.load(path.parent)
-  quickstart.quickstart(experiment.get_config('tiny'), str(workdir))
+  quickstart.run(experiment.get_config('tiny'), str(workdir))
   write_report(str(workdir), str(workdir.parent / 'report.html'))
   model = pretrained.load(workdir)
   return {

@@ -32,9 +32,7 @@ from sparse_interp.training import hosts, metrics, ranges, sharding
 _PHASE = 'ground_truth'
 
 
-def ground_truth(
-  config: config_dict.ConfigDict, workdir: str
-) -> dict[str, Any]:
+def run(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   """Scores every method on every program; goes on where it was stopped.
 
   Args:

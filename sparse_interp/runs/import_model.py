@@ -37,9 +37,7 @@ from sparse_interp.training import (
 _PHASE = 'import'
 
 
-def import_model(
-  config: config_dict.ConfigDict, workdir: str
-) -> dict[str, Any]:
+def run(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   """Converts a model; see experiments/import_model.py for every field.
 
   Args:

@@ -29,7 +29,7 @@ _PHASE = 'kernels'
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
 
-def kernels(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
+def run(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   """Times all cases of a configuration.
 
   Args:

@@ -42,7 +42,7 @@ from sparse_interp.training import hosts, metrics, ranges, sharding
 _PHASE = 'prune'
 
 
-def prune(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
+def run(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   """Prunes the model of another workdir; see `find_circuits`.
 
   Args:

@@ -38,7 +38,7 @@ PRODUCTS = ('dense', 'row_sparse')
 _TOLERANCE = 1e-3
 
 
-def prune_time(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
+def run(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   """Times both products at every density and writes prune_time.json.
 
   Densities that are done are in the workdir; the same command goes on.

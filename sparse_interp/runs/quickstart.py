@@ -21,7 +21,7 @@ from sparse_interp.training import hosts, metrics, pretrain
 _PHASE = 'quickstart'
 
 
-def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
+def run(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   """Pretrains, prunes and reports; goes on where an earlier call stopped.
 
   Args:
@@ -39,7 +39,7 @@ def quickstart(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   pose.check_memory(config, plan.model)
   config = pair_files.remembered(config, workdir)
   with hosts.claimed(workdir, config.to_dict(), _PHASE) as claim:
-    summary = pretrain.pretrain(config, workdir)
+    summary = pretrain.run(config, workdir)
     if not hosts.leads():  # one finds the circuits
       return summary
     found = found_circuits.is_complete(workdir)

@@ -20,7 +20,7 @@ _HASH = 'report_sha256'
 _SHOWN = ('learned_tasks', 'pretrain')
 
 
-def report(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
+def run(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   """Makes the page of a workdir again, from what lies there.
 
   Args:

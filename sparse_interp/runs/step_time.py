@@ -38,7 +38,7 @@ STEPS = ('sparse', 'dense', 'torch', 'torch_compiled')
 Step = Callable[[], float]
 
 
-def step_time(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
+def run(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   """Times the steps and writes step_time.json.
 
   Args:

@@ -56,7 +56,7 @@ from sparse_interp.training import hosts, metrics, ranges, sharding
 _PHASE = 'strength'
 
 
-def strength(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
+def run(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   """Compares the methods; goes on where an earlier call stopped.
 
   Args:

@@ -34,7 +34,7 @@ from sparse_interp.training import state as state_lib
 _REMEDY = 'lower optimizer.learning_rate in another workdir'
 
 
-def pretrain(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
+def run(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
   """Trains the model that the configuration describes, or goes on doing so.
 
   Args:

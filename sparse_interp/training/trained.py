@@ -86,7 +86,7 @@ def _trained(
   what_now: str = 'nothing is kept without a workdir',
 ) -> Model:
   try:
-    pretrain_lib.pretrain(config, str(workdir))
+    pretrain_lib.run(config, str(workdir))
   except SystemExit as stopped:  # what a command does; a notebook stays alive
     raise KeyboardInterrupt(f'stopped; {what_now}') from stopped
   return load_trained(workdir)

@@ -15,7 +15,7 @@ from sparse_interp.runs import kernels, prune_time, step_time
 @pytest.mark.slow
 def test_kernels_are_timed_beside_what_is_installed(tmp_path):
   config = kernels_config.get_config('tiny')
-  result = kernels.kernels(config, str(tmp_path))
+  result = kernels.run(config, str(tmp_path))
   assert result['cases_done'] == result['cases_asked'] == len(result['cases'])
   groups = {case['group'] for case in result['cases']}
   assert groups == {
@@ -66,7 +66,7 @@ def test_kernels_of_one_name_and_fields_that_are_wrong(tmp_path):
   config = kernels_config.get_config('tiny')
   config.only = 'nothing_of_that_name'
   with pytest.raises(ValueError, match='only must be'):
-    kernels.kernels(config, str(tmp_path))
+    kernels.run(config, str(tmp_path))
   config.only = 'projection'
   assert [c.group for c in kernels.make_cases(config)] == ['projection']
   config.repetitions = 0
@@ -82,7 +82,7 @@ def test_steps_take_turns_and_are_written(tmp_path):
   config = step_time_config.get_config('tiny')
   config.repetitions = 2
   config.steps = ('sparse', 'dense', 'torch')
-  result = step_time.step_time(config, str(tmp_path))
+  result = step_time.run(config, str(tmp_path))
   written = json.loads((tmp_path / 'step_time.json').read_text())
   assert written == json.loads(json.dumps(result))
   assert result['steps']['sparse']['repetitions'] == 2
@@ -104,7 +104,7 @@ def test_densities_that_are_none_are_named(tmp_path, densities):
   config = pruning_config.get_config('tiny')
   config.densities = densities
   with pytest.raises(ValueError, match='densities must be numbers in') as error:
-    prune_time.prune_time(config, str(tmp_path / 'run'))
+    prune_time.run(config, str(tmp_path / 'run'))
   assert repr(densities[0]) in str(error.value)
   assert not (tmp_path / 'run').exists()
 
@@ -112,13 +112,13 @@ def test_densities_that_are_none_are_named(tmp_path, densities):
 @pytest.mark.slow
 def test_frozen_models_are_evaluated_and_pruned_both_ways(tmp_path):
   config = pruning_config.get_config('tiny')
-  result = prune_time.prune_time(config, str(tmp_path))
+  result = prune_time.run(config, str(tmp_path))
   (row,) = result['densities']
   for job in ('evaluate', 'prune'):
     assert row[job]['error'] <= 1e-3
     assert row[job]['speedup'] > 0
     assert row[job]['dense']['repetitions'] == config.repetitions
   before = (tmp_path / 'densities').stat().st_mtime_ns
-  prune_time.prune_time(config, str(tmp_path))
+  prune_time.run(config, str(tmp_path))
   assert (tmp_path / 'densities').stat().st_mtime_ns == before
   assert np.isfinite(row['prune']['speedup'])

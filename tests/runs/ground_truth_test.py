@@ -127,7 +127,7 @@ def test_an_unknown_method_or_program_is_named():
 def test_a_run_writes_its_summary_and_says_what_it_skipped(tmp_path, capsys):
   config = experiment.get_config()
   config.programs, config.methods = 'frac_prevs', 'edge_masks,random'
-  ground_truth.ground_truth(config, str(tmp_path))
+  ground_truth.run(config, str(tmp_path))
   summary = json.loads((tmp_path / 'summary.json').read_text())
   assert summary['edge_f1'] == {'frac_prevs': 1.0}
   assert summary['mean_edge_f1'] == 1.0
@@ -176,8 +176,8 @@ def test_a_run_that_is_cut_goes_on_with_the_next_program(tmp_path, monkeypatch):
   config = experiment.get_config()
   config.programs, config.methods = 'hist,length', 'random'
   with pytest.raises(KeyboardInterrupt):
-    ground_truth.ground_truth(config, str(tmp_path))
-  summary = ground_truth.ground_truth(config, str(tmp_path))
+    ground_truth.run(config, str(tmp_path))
+  summary = ground_truth.run(config, str(tmp_path))
   assert scored == ['hist', 'length', 'length']
   assert summary['edge_f1'] == {'hist': 0.1, 'length': 0.1}
   assert not (tmp_path / 'pruning').exists()

@@ -277,7 +277,7 @@ def test_tokenizer_and_text_make_what_pruning_loads(
     tokenizer=str(directory / 'tokenizer'),
     text=str(directory / 'text'),
   )
-  summary = import_model.import_model(config, str(tmp_path / 'w'))
+  summary = import_model.run(config, str(tmp_path / 'w'))
   windows = np.load(tmp_path / 'w' / model_files.SAMPLE)
   assert windows.shape[1] == 24
   stream = windows.reshape(-1).tolist()
@@ -309,7 +309,7 @@ def test_a_tokenizer_beside_the_model_is_taken(tokenized, tmp_path):
   shutil.copytree(directory / 'model', tmp_path / 'model')
   tokenizer.save(tmp_path / 'model' / 'tokenizer.json')
   config = make_config(tmp_path / 'model', text=str(directory / 'text/0.py'))
-  summary = import_model.import_model(config, str(tmp_path / 'w'))
+  summary = import_model.run(config, str(tmp_path / 'w'))
   assert summary['tokenizer_hash'] == tokenizer.hash
 
 

@@ -55,13 +55,13 @@ def test_names_and_files_are_the_tasks_of_a_run(config, file):
 def test_a_run_does_not_go_on_with_other_pairs(
   config, file, tmp_path, monkeypatch, run
 ):
-  do = prune.prune
+  do = prune.run
   if run == 'quickstart':
-    do, tasks = quickstart.quickstart, config.tasks
+    do, tasks = quickstart.run, config.tasks
     config = quickstart_experiment.get_config('tiny')
     config.tasks = tasks
   monkeypatch.setattr(pretrained, 'load', _cut)
-  monkeypatch.setattr(pretrain, 'pretrain', _cut)
+  monkeypatch.setattr(pretrain, 'run', _cut)
   workdir = tmp_path / 'w'
   with pytest.raises(_Cut):
     do(config, str(workdir))

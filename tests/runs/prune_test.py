@@ -67,11 +67,11 @@ def test_a_quickstart_that_cannot_end_does_not_begin(tmp_path):
   config = experiment.get_config('tiny')
   config.pairs.test = 10**10
   with pytest.raises(ValueError, match=r'^pairs\.test must leave the run'):
-    quickstart.quickstart(config, str(tmp_path / 'new'))
+    quickstart.run(config, str(tmp_path / 'new'))
   config = experiment.get_config('tiny')
   config.data.vocab_size = 10**7
   with pytest.raises(ValueError, match=r'^data\.vocab_size must leave the run'):
-    quickstart.quickstart(config, str(tmp_path / 'new'))
+    quickstart.run(config, str(tmp_path / 'new'))
   assert not list(tmp_path.iterdir())
 
 
@@ -89,10 +89,10 @@ def test_pruning_without_a_model_says_how_to_name_one(tmp_path):
   config = experiment.get_config('tiny')
   config.model_workdir = ''
   with pytest.raises(ValueError, match='model_workdir must name'):
-    prune.prune(config, str(tmp_path / 'new'))
+    prune.run(config, str(tmp_path / 'new'))
   config.model_workdir = str(tmp_path / 'nowhere')
   with pytest.raises(ValueError, match='must hold a pretrained model'):
-    prune.prune(config, str(tmp_path / 'new'))
+    prune.run(config, str(tmp_path / 'new'))
   assert not list(tmp_path.iterdir())
 
 
@@ -182,7 +182,7 @@ def test_all_tasks_are_listed_though_none_can_be_pruned(
   }
   monkeypatch.setattr(pair_files.tasks_lib, 'TASKS', tasks_of_run)
   config.tasks = 'all'
-  summary = prune.prune(config, str(tmp_path / 'w'))
+  summary = prune.run(config, str(tmp_path / 'w'))
   assert 'unposable' in summary['tasks']['else_elif']
   assert summary['tasks']['for_while']['learned'] is False
   assert summary['learned_tasks'] == []
@@ -224,7 +224,7 @@ def test_a_task_that_is_cut_time_and_again_does_end(
     patch.setattr(unfinished.Unfinished, '_append', cut)
     while True:
       try:
-        prune.prune(config, str(tmp_path / 'cut'))
+        prune.run(config, str(tmp_path / 'cut'))
         break
       except _Cut:
         cuts += 1
@@ -233,7 +233,7 @@ def test_a_task_that_is_cut_time_and_again_does_end(
   questions = [question for question, _ in known]
   assert len(set(questions)) == len(questions)  # nothing was asked again
   assert not on_the_way.parent.exists()
-  prune.prune(config, str(tmp_path / 'whole'))
+  prune.run(config, str(tmp_path / 'whole'))
   for name in ('circuit.npz', 'circuit.json'):
     ours, theirs = (
       (tmp_path / run / 'circuits' / 'with_as' / name).read_bytes()
@@ -263,7 +263,7 @@ def test_an_edge_circuit_is_found_reported_refused_elsewhere_and_drawn(
   with config.unlocked():
     config.prune.update(gates='edges', ablation='zero')
   workdir = tmp_path / 'w'
-  summary = prune.prune(config, str(workdir))
+  summary = prune.run(config, str(workdir))
   found = summary['tasks']['with_as']['circuit']
   assert (found['gates'], found['nodes'], found['edges']) == ('edges', 4, 2)
   assert found['ablation'] == 'zero'
@@ -306,7 +306,7 @@ def test_circuits_that_are_lost_or_damaged_are_found_again(
   config, tmp_path, capsys, monkeypatch
 ):
   workdir = tmp_path / 'w'
-  before = prune.prune(config, str(workdir))
+  before = prune.run(config, str(workdir))
   assert before['versions'] == [
     {
       'phase': 'prune',
@@ -318,15 +318,15 @@ def test_circuits_that_are_lost_or_damaged_are_found_again(
   other = versions.current() | {'jax': '9.9'}
   monkeypatch.setattr(versions, 'current', lambda: other)
   # Nothing is found, so that nothing changes hands.
-  assert prune.prune(config, str(workdir))['versions'] == before['versions']
+  assert prune.run(config, str(workdir))['versions'] == before['versions']
   os.truncate(arrays, 100)
   capsys.readouterr()
-  again = prune.prune(config, str(workdir))
+  again = prune.run(config, str(workdir))
   assert f'found anew: circuit file {arrays}' in capsys.readouterr().out
   assert again['tasks'] == before['tasks']
   assert again['versions'][0]['versions'] == other
   shutil.rmtree(workdir / 'circuits')
-  assert prune.prune(config, str(workdir))['tasks'] == before['tasks']
+  assert prune.run(config, str(workdir))['tasks'] == before['tasks']
   assert arrays.exists()
 
 
@@ -341,5 +341,5 @@ def test_a_circuit_of_others_is_neither_taken_nor_replaced(config, tmp_path):
   path.parent.mkdir(parents=True)
   path.write_text('mine')
   with pytest.raises(ValueError, match=r'with_as/circuit\.npz, which no run'):
-    prune.prune(config, str(workdir))
+    prune.run(config, str(workdir))
   assert path.read_text() == 'mine'

@@ -20,7 +20,7 @@ from experiments.pretrain import tiny
 from sparse_interp.training import pretrain
 config = tiny.get_config()
 config.update(json.loads(sys.argv[2]))
-pretrain.pretrain(config, sys.argv[1])
+pretrain.run(config, sys.argv[1])
 """
 _ROOT = pathlib.Path(__file__).parents[2]
 OVERRIDES = {

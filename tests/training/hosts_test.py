@@ -24,7 +24,7 @@ from sparse_interp.training import pretrain
 config = tiny.get_config()
 config.update(json.loads(overrides))
 with errors.in_one_line():
-  pretrain.pretrain(config, workdir)
+  pretrain.run(config, workdir)
 """
 
 

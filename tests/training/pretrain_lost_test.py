@@ -26,7 +26,7 @@ def resumed(config, undisturbed, workdir, *missing):
   for name in missing:
     path = workdir / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-  return pretrain.pretrain(config, str(workdir))
+  return pretrain.run(config, str(workdir))
 
 
 def test_what_is_missing_of_a_finished_run_is_made_again(
@@ -64,7 +64,7 @@ def test_rows_that_were_lost_or_changed_are_said_in_one_line(
   if content is not None:
     path.write_bytes(content)
   with pytest.raises(ValueError) as error:
-    pretrain.pretrain(config, str(tmp_path / 'w'))
+    pretrain.run(config, str(tmp_path / 'w'))
   assert str(path) in str(error.value)
   assert '\n' not in str(error.value)
   assert (path.read_bytes() if path.exists() else None) == content
@@ -90,7 +90,7 @@ def test_other_versions_are_kept_with_the_step_they_took_over_at(
   # What is only read again by others was made by these all the same.
   monkeypatch.setattr(versions, 'current', lambda: other | {'jax': '10'})
   (tmp_path / 'w' / 'summary.json').unlink()
-  again = pretrain.pretrain(config, str(tmp_path / 'w'))
+  again = pretrain.run(config, str(tmp_path / 'w'))
   assert again['versions'] == summary['versions']
 
 
@@ -109,7 +109,7 @@ def test_files_that_come_while_text_is_prepared_outlive_its_failure(
 
   monkeypatch.setattr(inputs, 'make_batches', and_files_come)
   with pytest.raises(ValueError, match=r'data\.corpora must each hold'):
-    pretrain.pretrain(config, str(tmp_path))
+    pretrain.run(config, str(tmp_path))
   left = [path for path in tmp_path.rglob('*') if path.is_file()]
   assert sorted(left) == mine
 
@@ -121,7 +121,7 @@ def test_a_data_set_of_others_is_left_alone(config, tmp_path):
   config.data.vocab_size = 100_000
   before = {p: p.stat().st_mtime_ns for p in [tmp_path, *tmp_path.rglob('*')]}
   with pytest.raises(ValueError, match=r'data/train-00000-of-00001\.parquet'):
-    pretrain.pretrain(config, str(tmp_path))
+    pretrain.run(config, str(tmp_path))
   after = {p: p.stat().st_mtime_ns for p in [tmp_path, *tmp_path.rglob('*')]}
   assert after == before
 
@@ -130,6 +130,6 @@ def test_a_second_run_is_told_of_the_first(config, start, tmp_path):
   process = start(tmp_path / 'run')
   wait_for(process, 'step  5/')
   with pytest.raises(ValueError, match=f'process {process.pid} on .* since'):
-    pretrain.pretrain(config, str(tmp_path / 'run'))
+    pretrain.run(config, str(tmp_path / 'run'))
   output, _ = process.communicate()
   assert process.returncode == 0, output

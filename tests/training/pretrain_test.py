@@ -104,14 +104,14 @@ def test_a_signal_has_the_loop_save_and_end(
 
   monkeypatch.setattr(metrics, 'progress_line', interrupted)
   with pytest.raises(SystemExit) as end:
-    pretrain.pretrain(config, str(tmp_path))
+    pretrain.run(config, str(tmp_path))
   monkeypatch.setattr(metrics, 'progress_line', progress_line)
   assert end.value.code == 0
   lines = capfd.readouterr().out.splitlines()
   assert f'stopped by {name} after step 11, saved' in lines[-1]
   assert 'the same command goes on' in lines[-1]
   assert (tmp_path / 'checkpoints' / '11').is_dir()
-  pretrain.pretrain(config, str(tmp_path))
+  pretrain.run(config, str(tmp_path))
   assert [row['step'] for row in rows(tmp_path)] == [*range(5, 61, 5), 61]
 
 
@@ -161,7 +161,7 @@ def test_a_finished_run_says_so_and_changes_nothing(
   undisturbed, config, capsys
 ):
   before = (undisturbed / 'summary.json').read_text()
-  summary = pretrain.pretrain(config, str(undisturbed))
+  summary = pretrain.run(config, str(undisturbed))
   assert 'done already' in capsys.readouterr().out
   assert (undisturbed / 'summary.json').read_text() == before
   assert summary == workdir_lib.read_summary(undisturbed)
@@ -182,7 +182,7 @@ def test_another_configuration_is_refused_and_nothing_written(
   before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob('*')}
   config.optimizer.eps = 0.2
   with pytest.raises(ValueError) as error:
-    pretrain.pretrain(config, str(undisturbed))
+    pretrain.run(config, str(undisturbed))
   assert 'optimizer.eps = 0.1 there and 0.2 asked' in str(error.value)
   assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob('*')} == before
 
@@ -213,7 +213,7 @@ def test_a_truncated_checkpoint_is_named_with_the_last_good_one(
   (workdir / 'summary.json').unlink()
   truncate(workdir / 'checkpoints' / '61', item)
   with pytest.raises(ValueError) as error:
-    pretrain.pretrain(config, str(workdir))
+    pretrain.run(config, str(workdir))
   message = str(error.value)
   assert 'damaged' in message
   assert str(workdir / 'checkpoints' / '61') in message
@@ -224,7 +224,7 @@ def test_a_truncated_checkpoint_is_named_with_the_last_good_one(
       checkpoints.load_params(workdir)
   truncate(workdir / 'checkpoints' / '60', item)
   with pytest.raises(ValueError, match='no older good one'):
-    pretrain.pretrain(config, str(workdir))
+    pretrain.run(config, str(workdir))
 
 
 def test_text_that_changed_since_the_start_is_refused(
@@ -259,7 +259,7 @@ def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(
   monkeypatch.setattr(measure.Measure, '_check', lambda *_: None)
   config.data.validation_fraction = 0.0
   with pytest.raises(ValueError) as error:
-    pretrain.pretrain(config, str(tmp_path))
+    pretrain.run(config, str(tmp_path))
   message = str(error.value)
   assert 'step 33' in message
   assert str(tmp_path / 'checkpoints' / '30') in message
@@ -280,7 +280,7 @@ def test_a_wrong_corpus_leaves_nothing_behind(
   config[section][field] = value
   config.train.tokens = 10**9
   with pytest.raises(ValueError, match=r'data\.'):
-    pretrain.pretrain(config, str(tmp_path / 'new' / 'run'))
+    pretrain.run(config, str(tmp_path / 'new' / 'run'))
   assert not list(tmp_path.iterdir())
 
 
@@ -326,7 +326,7 @@ def test_a_state_that_is_not_finite_leaves_the_last_good_checkpoint(
 
   monkeypatch.setattr(state_lib, 'make_train_step', make_broken_step)
   with pytest.raises(ValueError) as error:
-    pretrain.pretrain(config, str(workdir))
+    pretrain.run(config, str(workdir))
   assert 'must be finite' in str(error.value)
   good = workdir / 'checkpoints' / '60'
   assert f'last good checkpoint is {good}' in str(error.value)
@@ -340,7 +340,7 @@ def test_files_that_were_deleted_are_made_anew(undisturbed, config, tmp_path):
   names = ('tokenizer.json', model_files.SAMPLE, 'model.json')
   for name in names:
     (workdir / name).unlink()
-    pretrain.pretrain(config, str(workdir))
+    pretrain.run(config, str(workdir))
     before, after = (d / name for d in (undisturbed, workdir))
     assert before.read_bytes() == after.read_bytes()
   for name in names:
@@ -348,7 +348,7 @@ def test_files_that_were_deleted_are_made_anew(undisturbed, config, tmp_path):
     content[200] ^= 1
     (workdir / name).write_bytes(content)
     with pytest.raises(ValueError, match=f'{name} must be') as error:
-      pretrain.pretrain(config, str(workdir))
+      pretrain.run(config, str(workdir))
     assert 'delete it and run again' in str(error.value)
     assert (workdir / name).read_bytes() == content
     shutil.copy(undisturbed / name, workdir / name)

@@ -8,19 +8,19 @@ from sparse_interp.training import trained
 
 
 def _stopping(seen):
-  def pretrain(config, workdir):
+  def run(config, workdir):
     seen.append((config, pathlib.Path(workdir)))
     assert seen[-1][1].parent.is_dir()
     raise SystemExit(0)
 
-  return pretrain
+  return run
 
 
 def test_an_interrupted_training_leaves_the_notebook_alive(
   tmp_path, monkeypatch
 ):
   seen = []
-  monkeypatch.setattr(trained.pretrain_lib, 'pretrain', _stopping(seen))
+  monkeypatch.setattr(trained.pretrain_lib, 'run', _stopping(seen))
   with pytest.raises(KeyboardInterrupt, match='the same call goes on'):
     trained.pretrain('pretrain/tiny', tmp_path / 'w')
   ((config, workdir),) = seen
@@ -30,7 +30,7 @@ def test_an_interrupted_training_leaves_the_notebook_alive(
 
 def test_without_a_workdir_nothing_is_left(monkeypatch):
   seen = []
-  monkeypatch.setattr(trained.pretrain_lib, 'pretrain', _stopping(seen))
+  monkeypatch.setattr(trained.pretrain_lib, 'run', _stopping(seen))
   with pytest.raises(KeyboardInterrupt, match='nothing is kept'):
     trained.pretrain('quickstart:tiny')
   ((config, workdir),) = seen
