@@ -11,7 +11,11 @@ from typing import Any
 
 # Inches; text stays text, and the same results give the same bytes.
 _SIZE = (10, 5.5)
-_STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'roofline', 'font.size': 9}
+_STYLE: dict[Any, Any] = {
+  'svg.fonttype': 'none',
+  'svg.hashsalt': 'roofline',
+  'font.size': 9,
+}
 
 
 def roofs(found: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
