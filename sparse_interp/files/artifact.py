@@ -1,4 +1,4 @@
-"""Artifacts of two files: sealed JSON, and arrays in an npz beside it.
+"""Artifacts: sealed JSON, for most with arrays in an npz beside it.
 
 The JSON holds the SHA-256 of the archive under `npz_sha256`, so that the arrays
 of another artifact are not taken for those of this one. What is in them is for
@@ -22,12 +22,12 @@ _NPZ_HASH = 'npz_sha256'
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-  """What the two files of a kind of artifact are called.
+  """What the files of a kind of artifact are called.
 
   Attributes:
     kind: what messages call the artifact, e.g. 'circuit'.
     json: name of the description, which makes a directory such an artifact.
-    npz: name of the archive.
+    npz: name of the archive; empty where there is none.
     schema_version: that is written, and the only one that is read.
     remedy: what to do if a file is damaged, e.g. 'prune again'.
     by_hand: whether the hashes may be missing: somebody may write one by hand.
@@ -45,6 +45,25 @@ class Format:
     return ValueError(
       f'{self.kind} file {os.fspath(path)} {what}; {self.remedy}.'
     )
+
+
+def write_document(
+  form: Format, path: str | os.PathLike, document: Mapping[str, Any]
+) -> None:
+  """Writes an artifact that has no arrays, in one step.
+
+  Args:
+    form: of the artifact.
+    path: of the file.
+    document: JSON values, schema_version among them.
+
+  Raises:
+    ValueError: a number of the document is not finite.
+    OSError: the disk is full or may not be written to; a file that stood there
+      before is then untouched.
+  """
+  with whole_file.writing(path) as part:
+    _dump(sealed.seal(document), part)
 
 
 def write(
@@ -79,9 +98,7 @@ def write(
       np.savez_compressed(file, **arrays)
       _flush(file)
     document = sealed.seal({**document, _NPZ_HASH: _sha256(archive)})
-    with description.open('w', encoding='utf-8') as file:
-      json.dump(document, file, indent=1, allow_nan=False)
-      _flush(file)
+    _dump(document, description)
     (directory / form.json).unlink(missing_ok=True)
 
 
@@ -95,22 +112,7 @@ def read(
       not belong together; the message names the file and what to do.
   """
   path = pathlib.Path(directory) / form.json
-  try:
-    content = regular.read_bytes(path)
-    document = sealed.unseal(content, optional=form.by_hand)
-  except FileNotFoundError:
-    raise form.wrong(path, 'must exist, got no file') from None
-  except ValueError as error:
-    raise form.wrong(
-      path, f'must be whole JSON as written, got {error}'
-    ) from None
-  version = document.get('schema_version')
-  if version != form.schema_version:
-    raise ValueError(
-      f'{path}: schema_version must be {form.schema_version}, got '
-      f'{repr(version)[:40]}; {form.remedy.split(",")[0]}, or read it with the '
-      'version that wrote it.'
-    )
+  document = read_document(form, path)
   archive = path.with_name(form.npz)
   if not archive.exists():
     raise form.wrong(archive, 'must exist, got no file')
@@ -125,9 +127,41 @@ def read(
   return document, npz.read(archive, form.remedy)
 
 
+def read_document(form: Format, path: str | os.PathLike) -> dict[str, Any]:
+  """Reads the JSON of an artifact as it was written, without its seal.
+
+  Raises:
+    ValueError: it is missing, damaged or of an unknown version; the message
+      names the file and what to do.
+  """
+  try:
+    content = regular.read_bytes(path)
+    document = sealed.unseal(content, optional=form.by_hand)
+  except FileNotFoundError:
+    raise form.wrong(path, 'must exist, got no file') from None
+  except ValueError as error:
+    raise form.wrong(
+      path, f'must be whole JSON as written, got {error}'
+    ) from None
+  version = document.get('schema_version')
+  if version != form.schema_version:
+    raise ValueError(
+      f'{os.fspath(path)}: schema_version must be {form.schema_version}, got '
+      f'{repr(version)[:40]}; {form.remedy.split(",")[0]}, or read it with the '
+      'version that wrote it.'
+    )
+  return document
+
+
 def _sha256(path: pathlib.Path) -> str:
   with regular.open_file(path) as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _dump(document: Mapping[str, Any], path: pathlib.Path) -> None:
+  with path.open('w', encoding='utf-8') as file:
+    json.dump(document, file, indent=1, allow_nan=False)
+    _flush(file)
 
 
 def _flush(file: Any) -> None:

@@ -1,7 +1,11 @@
 """A verdict: each number that was asked of a circuit, its bound, met or not.
 
-As JSON, which is what verdict.json holds:
+    from sparse_interp.files import verdict
 
+    verdict.save(si.audit(model, circuit, task), 'verdict.json')
+    verdict.load('verdict.json').found
+
+verdict.json
   schema_version  1
   task            the behaviour that the circuit is for
   found           whether every bound is met by the end of its interval
@@ -11,14 +15,24 @@ As JSON, which is what verdict.json holds:
   nulls           {name: as in numbers}: what the same search reached where
                   there is nothing to find; {} where none was made
   provenance      hashes of model, circuit and pairs, seed, code version
+  sha256          of all the other fields; see `files.sealed`
 """
 
 import dataclasses
 import html
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-SCHEMA_VERSION = 1
+from sparse_interp.files import artifact, verdict_check
+
+FORMAT = artifact.Format(
+  'verdict',
+  'verdict.json',
+  npz='',
+  schema_version=1,
+  remedy='audit again, or restore it',
+)
 
 _HEAD = ('number', 'value', '95 % interval', 'bound', 'met', 'what it is')
 
@@ -62,8 +76,8 @@ def number(
   """A number, judged by the end of its interval that is nearer to a miss."""
   low, high = interval
   if at_most is not None:
-    return Number(value, low, high, at_most, high <= at_most, formula)
-  passed = None if at_least is None else low >= at_least
+    return Number(value, low, high, at_most, bool(high <= at_most), formula)
+  passed = None if at_least is None else bool(low >= at_least)
   return Number(value, low, high, at_least, passed, formula, at_least is None)
 
 
@@ -95,7 +109,7 @@ class Verdict:
   def to_json(self) -> dict[str, Any]:
     """JSON values, as described above."""
     return {
-      'schema_version': SCHEMA_VERSION,
+      'schema_version': FORMAT.schema_version,
       'task': self.task,
       'found': self.found,
       'numbers': {k: n._asdict() for k, n in self.numbers.items()},
@@ -144,26 +158,67 @@ def _row(tag: str, cells: tuple[str, ...]) -> str:
   return f'<tr>{inner}</tr>'
 
 
+def save(verdict: Verdict, path: str | os.PathLike) -> None:
+  """Writes a verdict, in one step.
+
+  Args:
+    verdict: to be written. The same gives the same bytes.
+    path: of the file, by custom `FORMAT.json`; its directory is made if
+      missing.
+
+  Raises:
+    ValueError: a number is not finite, or says what cannot be.
+    OSError: the disk is full or may not be written to; a verdict that stood
+      there before is then untouched.
+  """
+  document = verdict.to_json()
+  try:
+    verdict_check.check_document(document, Number._fields)
+  except ValueError as error:
+    raise ValueError(f'verdict {error}; correct it.') from None
+  artifact.write_document(FORMAT, path, document)
+
+
+def load(path: str | os.PathLike) -> Verdict:
+  """Reads what `save` wrote.
+
+  Raises:
+    ValueError: the file is missing, damaged, of an unknown version or says what
+      cannot be; the message names it and what to do.
+  """
+  document = artifact.read_document(FORMAT, path)
+  try:
+    return from_json(document)
+  except ValueError as error:
+    raise FORMAT.wrong(path, str(error)) from None
+
+
 def from_json(document: Mapping[str, Any]) -> Verdict:
   """A verdict from what `Verdict.to_json` gave.
 
   Raises:
-    ValueError: the document is of another version.
+    ValueError: the document says what cannot be, or is of another version; the
+      message begins with 'must'.
   """
   version = document.get('schema_version')
-  if version != SCHEMA_VERSION:
+  if version != FORMAT.schema_version:
     raise ValueError(
-      f'document must have schema_version {SCHEMA_VERSION}, got {version!r}; '
-      'make the verdict again, or read it with the version that wrote it.'
+      f'must have schema_version {FORMAT.schema_version}, got {version!r:.40}'
     )
+  verdict_check.check_document(document, Number._fields)
 
   def numbers(name):
     return {key: Number(**value) for key, value in document[name].items()}
 
-  return Verdict(
+  verdict = Verdict(
     document['task'],
     numbers('numbers'),
     tuple(document['holds_under']),
     numbers('nulls'),
     dict(document['provenance']),
   )
+  if verdict.found != document['found']:
+    raise ValueError(
+      f'must have found as its numbers say, got {document["found"]}'
+    )
+  return verdict
