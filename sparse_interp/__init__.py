@@ -45,7 +45,10 @@ _PUBLIC = {
   'write_page': ('sparse_interp.viewer.page', 'write_page'),
 }
 # What rooms need of rooms that know them; see `Circuit._repr_html_`.
-_INNER = {'circuit_html': ('sparse_interp.viewer.cells', 'circuit_html')}
+_INNER = {
+  'circuit_html': ('sparse_interp.viewer.cells', 'circuit_html'),
+  'records_html': ('sparse_interp.viewer.cells', 'records_html'),
+}
 
 __all__ = list(_PUBLIC)
 

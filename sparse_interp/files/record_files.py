@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+import sparse_interp
 from sparse_interp.files import artifact, record_check
 from sparse_interp.files.record_check import ARRAYS, KINDS
 
@@ -140,6 +141,10 @@ class Records:
       f'{len(self.unit):,} excerpts of {self.length}; model {self.model_hash}, '
       f'text {self.text_hash[:16]}, seed {self.seed})'
     )
+
+  def _repr_html_(self) -> str:
+    """A small table, for notebooks, made where pages are."""
+    return sparse_interp.records_html(self)
 
 
 def write(records: Records, directory: str | os.PathLike) -> None:
