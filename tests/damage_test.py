@@ -16,10 +16,11 @@ import pytest
 
 from experiments import quickstart as experiment
 from sparse_interp.circuits import circuit as circuit_lib
+from sparse_interp.files import metric_rows
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT
 from sparse_interp.runs import pretrained, quickstart
-from sparse_interp.training import checkpoints, metrics, optimizer
+from sparse_interp.training import checkpoints, optimizer
 from sparse_interp.training import plan as plan_lib
 from sparse_interp.training import state as state_lib
 from sparse_interp.training import text as text_lib
@@ -107,7 +108,7 @@ def read(workdir, name, abstract_state):
   model = pretrained.load(workdir)
   return {
     'summary': workdir_lib.read_summary(workdir),
-    'metrics': metrics.read_rows(workdir / 'metrics.jsonl'),
+    'metrics': metric_rows.read(workdir / 'metrics.jsonl'),
     'report': (workdir.parent / 'report.html').read_bytes(),
     'model': (model.config, model.tokenizer.hash, model.provenance),
     'arrays': [model.params, model.means],

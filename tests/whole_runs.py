@@ -11,8 +11,9 @@ import time
 import numpy as np
 
 from sparse_interp.circuits import circuit as circuit_lib
+from sparse_interp.files import metric_rows
 from sparse_interp.sparsity import statistics
-from sparse_interp.training import checkpoints, metrics
+from sparse_interp.training import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMAND = (
@@ -142,7 +143,7 @@ def _without_the_moment(value):
 
 
 def _rows(workdir):
-  return _without_the_moment(metrics.read_rows(workdir / 'metrics.jsonl'))
+  return _without_the_moment(metric_rows.read(workdir / 'metrics.jsonl'))
 
 
 def _summary(workdir):

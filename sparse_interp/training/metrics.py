@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 
 import jax
 
-from sparse_interp.files import regular, whole_file
+from sparse_interp.files import metric_rows, regular, whole_file
 
 try:
   import tensorboardX as tensorboard  # noqa: N813
@@ -34,45 +34,6 @@ class Saved(TypedDict):
   sha256: str
 
 
-def read_rows(path: str | pathlib.Path) -> list[dict[str, Any]]:
-  """Reads metrics.jsonl; a last line torn by a kill is left out.
-
-  Returns:
-    The rows in order; empty if there is no such file.
-
-  Raises:
-    ValueError: any other line is no row, or is out of order.
-  """
-  path = pathlib.Path(path)
-  return _parse(regular.read_bytes(path), path) if path.exists() else []
-
-
-def _parse(content: bytes, path: pathlib.Path) -> list[dict[str, Any]]:
-  rows, last = [], 0
-  *lines, torn = content.split(b'\n')
-  for number, line in enumerate(lines, start=1):
-    try:
-      row = json.loads(line.decode())
-      step = row['step']
-      if type(step) is not int or step <= last:
-        raise ValueError(f'step {step!r} after step {last}')
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-      raise ValueError(
-        f'{path} must hold an object with a later step in every line, got '
-        f'{line[:40].decode(errors="replace")!r} in line {number} '
-        f'({_gist(error)}); restore the file, or train again in another '
-        'workdir.'
-      ) from error
-    rows.append(row)
-    last = step
-  del torn  # what a kill left of a row that was not saved
-  return rows
-
-
-def _gist(error: Exception) -> str:
-  return ' '.join(f'{type(error).__name__}: {error}'.split())[:80]
-
-
 def check(workdir: str | pathlib.Path, saved: Saved) -> bytes:
   """Compares metrics.jsonl with what it was when a checkpoint was saved.
 
@@ -86,7 +47,7 @@ def check(workdir: str | pathlib.Path, saved: Saved) -> bytes:
   Raises:
     ValueError: the file is missing, shorter, or another one.
   """
-  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  path = pathlib.Path(workdir) / metric_rows.NAME
   content = regular.read_bytes(path) if path.exists() else b''
   kept = content[: saved['bytes']]
   if hashlib.sha256(kept).hexdigest() == saved['sha256']:
@@ -124,9 +85,9 @@ class MetricsWriter:
     self._file = self._board = None
     if jax.process_index() != 0:
       return
-    path = pathlib.Path(workdir) / 'metrics.jsonl'
+    path = pathlib.Path(workdir) / metric_rows.NAME
     kept = b'' if saved is None else check(workdir, saved)
-    dropped = [row for row in read_rows(path) if row['step'] > step]
+    dropped = [row for row in metric_rows.read(path) if row['step'] > step]
     if dropped and saved is None:
       say(
         'metrics',

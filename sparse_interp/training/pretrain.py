@@ -14,7 +14,7 @@ import jax
 from ml_collections import config_dict
 
 from sparse_interp.data import corpora
-from sparse_interp.files import model_files
+from sparse_interp.files import metric_rows, model_files
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.training import (
@@ -130,7 +130,7 @@ def _train(
   }
   if not hosts.leads():
     return entries
-  rows = metrics.read_rows(pathlib.Path(work.workdir) / 'metrics.jsonl')
+  rows = metric_rows.read(pathlib.Path(work.workdir) / metric_rows.NAME)
   work.say(f'done: {plan.updates} steps in {work.workdir}')
   return workdir_lib.add_to_summary(
     work.workdir, entries | {'pretrain': rows[-1]}

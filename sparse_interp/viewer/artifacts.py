@@ -1,20 +1,17 @@
-"""Reads what a run left behind, and says in one line what is wrong with it.
+"""Circuits as pages need them, from the two files of each.
 
 The formats are documented files (json and npz), so this room needs neither the
 model nor the code that pruned it.
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from sparse_interp.files import circuit_files, regular, sealed
-
-SCHEMA_VERSION = 1
+from sparse_interp.files import circuit_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,72 +40,6 @@ class StoredCircuit:
   means: np.ndarray
   scores: np.ndarray
   activations: np.ndarray
-
-
-def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
-  """Returns the object in a json file.
-
-  Raises:
-    ValueError: there is no such file, or it holds no object.
-  """
-  try:
-    value = json.loads(regular.read_bytes(path).decode())
-  except FileNotFoundError:
-    raise ValueError(f'{path} must exist, but does not; {remedy}.') from None
-  except (OSError, ValueError, RecursionError) as error:
-    raise ValueError(
-      f'{path} must be readable json, got {_one_line(error)}; {remedy}.'
-    ) from None
-  if not isinstance(value, dict):
-    raise ValueError(
-      f'{path} must hold an object, got {type(value).__name__}; {remedy}.'
-    )
-  if sealed.SEAL in value and value.pop(sealed.SEAL) != sealed.seal_of(value):
-    raise ValueError(
-      f'{path} must be as it was written, got content that does not match its '
-      f'{sealed.SEAL}; {remedy}.'
-    )
-  return value
-
-
-def check_schema(
-  document: dict[str, Any], path: pathlib.Path, default: int | None = None
-) -> None:
-  """Raises ValueError unless this viewer knows the document's schema."""
-  version = document.get('schema_version', default)
-  if version != SCHEMA_VERSION:
-    raise ValueError(
-      f'{path}: schema_version must be {SCHEMA_VERSION}, got {version!r}; '
-      'write it again with this version, or read it with the one that wrote it.'
-    )
-
-
-def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Returns the rows of metrics.jsonl by ascending step; [] without a file.
-
-  A run that was killed and resumed may have written a step twice: the last
-  row counts. A last line without its newline is one that a kill cut short.
-  """
-  try:
-    text = regular.read_bytes(path).decode()
-  except FileNotFoundError:
-    return []
-  rows = {}
-  lines = text.split('\n')
-  for number, line in enumerate(lines, start=1):
-    if not line.strip():
-      continue
-    try:
-      row = json.loads(line)
-      rows[int(row['step'])] = row
-    except (ValueError, KeyError, TypeError):
-      if number == len(lines):
-        break
-      raise ValueError(
-        f'{path} must hold one object with a step per line, got '
-        f'{line[:40]!r} in line {number}; delete that line.'
-      ) from None
-  return [rows[step] for step in sorted(rows)]
 
 
 def read_circuits(folder: pathlib.Path) -> list[StoredCircuit]:

@@ -8,14 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparse_interp.files import whole_file
-from sparse_interp.viewer.artifacts import (
-  StoredCircuit,
-  check_schema,
-  read_circuits,
-  read_json,
-  read_metrics,
-)
+from sparse_interp.files import metric_rows, whole_file
+from sparse_interp.files import workdir as workdir_lib
+from sparse_interp.viewer.artifacts import StoredCircuit, read_circuits
 from sparse_interp.viewer.assets import read_asset
 from sparse_interp.viewer.drawing import draw, draw_legend, lay_out_circuit
 from sparse_interp.viewer.payload import page_data
@@ -49,11 +44,13 @@ def write_report(workdir: str, path: str) -> None:
       schema.
   """
   folder = pathlib.Path(workdir)
-  summary = read_json(
-    folder / 'summary.json', 'run the experiment to its end first'
-  )
-  check_schema(summary, folder / 'summary.json', default=1)
-  metrics = read_metrics(folder / 'metrics.jsonl')
+  summary = workdir_lib.read_summary(folder)
+  if not summary:
+    raise ValueError(
+      f'workdir must hold summary.json, got {folder} without; run the '
+      'experiment to its end first.'
+    )
+  metrics = metric_rows.read(folder / metric_rows.NAME)
   order = {name: i for i, name in enumerate(section(summary, 'tasks'))}
   circuits = sorted(
     read_circuits(folder / 'circuits'),

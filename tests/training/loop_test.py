@@ -17,8 +17,8 @@ import jax
 import numpy as np
 import pytest
 
-from sparse_interp.files import interrupts
-from sparse_interp.training import checkpoints, loop, metrics
+from sparse_interp.files import interrupts, metric_rows
+from sparse_interp.training import checkpoints, loop
 from tests.training import regression
 from tests.training.regression import STEPS, Examples, train
 from tests.training.results import wait_for
@@ -34,7 +34,7 @@ def undisturbed(tmp_path_factory):
 
 
 def rows(workdir):
-  found = metrics.read_rows(workdir / 'metrics.jsonl')
+  found = metric_rows.read(workdir / 'metrics.jsonl')
   for row in found:
     del row['examples_per_second']
   return found

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sparse_interp.files import metric_rows
 from sparse_interp.training import metrics
 
 
@@ -17,7 +18,7 @@ def test_rows_after_the_restored_step_are_dropped_and_written_again(tmp_path):
   writer = metrics.MetricsWriter(tmp_path, 10, saved)
   writer.write({'step': 15, 'train_loss': 0.25})
   writer.close()
-  found = metrics.read_rows(tmp_path / 'metrics.jsonl')
+  found = metric_rows.read(tmp_path / 'metrics.jsonl')
   assert found == [
     {'step': 5, 'train_loss': 1 / 3},
     {'step': 10, 'train_loss': 1 / 3},
@@ -40,7 +41,7 @@ def test_a_row_torn_by_a_kill_is_left_out(tmp_path):
   saved = written(tmp_path, 5)
   whole = path.read_bytes()
   path.write_bytes(whole + b'{"step": 10, "train_lo')
-  assert [row['step'] for row in metrics.read_rows(path)] == [5]
+  assert [row['step'] for row in metric_rows.read(path)] == [5]
   metrics.MetricsWriter(tmp_path, 7, saved).close()
   assert path.read_bytes() == whole
 
@@ -69,7 +70,7 @@ def test_anything_but_a_torn_last_line_is_one_clear_line(tmp_path, rows):
   saved = written(tmp_path, 1, 5)
   path.write_bytes(path.read_bytes() + rows)
   for call in (
-    lambda: metrics.read_rows(path),
+    lambda: metric_rows.read(path),
     lambda: metrics.MetricsWriter(tmp_path, 5, saved),
   ):
     with pytest.raises(ValueError) as error:

@@ -2,13 +2,14 @@
 
 import numpy as np
 
+from sparse_interp.files import metric_rows
 from sparse_interp.sparsity import statistics
 from sparse_interp.training import checkpoints, metrics
 
 
 def rows(workdir):
   """metrics.jsonl without what depends on the machine and the moment."""
-  found = metrics.read_rows(workdir / 'metrics.jsonl')
+  found = metric_rows.read(workdir / 'metrics.jsonl')
   for row in found:
     for field in metrics.TIMING_FIELDS:
       del row[field]

@@ -8,6 +8,7 @@ import urllib.parse
 import numpy as np
 import pytest
 
+from sparse_interp.files import sealed
 from sparse_interp.viewer.artifacts import read_circuit
 from sparse_interp.viewer.report import write_report
 from tests.viewer.browser import FLAGS, find_chromium
@@ -296,7 +297,7 @@ def test_page_of_a_run_with_a_target_on_kl_and_a_missed_bound(page, tmp_path):
     'reason': 'the circuit found missed test_kl <= 0.02 with 0.031',
   }
   summary |= {'target_loss': 0.02, 'target_on': 'kl'}
-  (folder / 'summary.json').write_text(json.dumps(summary))
+  sealed.write_json(folder / 'summary.json', summary)
   write_report(str(folder), str(tmp_path / 'report.html'))
   _open(page, tmp_path / 'report.html')
   row = page.run(

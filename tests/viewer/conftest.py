@@ -14,7 +14,7 @@ def workdir(tmp_path_factory) -> pathlib.Path:
   """Three circuits, the largest of 150 nodes; hostile text everywhere."""
   circuits = {'set_or_string': 40, 'quote_close': 5, 'else_or_elif': 150}
   return make_workdir(
-    tmp_path_factory.mktemp('run'), circuits, nasty=True, steps=6000
+    tmp_path_factory.mktemp('run'), circuits, nasty=True, steps=4000
   )
 
 

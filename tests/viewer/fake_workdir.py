@@ -5,6 +5,8 @@ import pathlib
 
 import numpy as np
 
+from sparse_interp.files import sealed
+
 # What could break a page: the end of a script, quotes, markup, a lone
 # surrogate, right-to-left text, control and non-BMP characters.
 NASTY = (
@@ -35,7 +37,7 @@ def make_workdir(
     folder: made if it does not exist.
     circuits: {task: about how many nodes}; {} for a run that found none.
     nasty: put hostile text where text of others can stand.
-    steps: rows of metrics.
+    steps: rows of metrics, of at most 4000.
   """
   rng = np.random.default_rng(0)
   circuits = {'set_or_string': 40} if circuits is None else circuits
@@ -64,9 +66,7 @@ def make_workdir(
     + (NASTY[0] if nasty else ''),
   }
   _write_metrics(folder / 'metrics.jsonl', rng, steps)
-  (folder / 'summary.json').write_text(
-    json.dumps(_summary(tasks), ensure_ascii=True), encoding='utf-8'
-  )
+  sealed.write_json(folder / 'summary.json', _summary(tasks))
   return folder
 
 

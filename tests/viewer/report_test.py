@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
+from sparse_interp.files import sealed
 from sparse_interp.viewer.artifacts import read_circuit
 from sparse_interp.viewer.payload import compact, downsample, pack
 from sparse_interp.viewer.report import write_report
@@ -142,7 +143,7 @@ def test_circuit_above_its_target_is_not_called_found(tmp_path):
   folder = make_workdir(tmp_path / 'run')
   summary = json.loads((folder / 'summary.json').read_text())
   summary['tasks']['set_or_string']['circuit']['test_loss'] = 0.1501
-  (folder / 'summary.json').write_text(json.dumps(summary))
+  sealed.write_json(folder / 'summary.json', summary)
   write_report(str(folder), str(tmp_path / 'report.html'))
   row = _data(tmp_path / 'report.html')['tasks'][0]
   assert (row['status'], row['reason']) == (
@@ -155,7 +156,7 @@ def test_recorded_formulas_are_the_words_of_the_page(tmp_path):
   folder = make_workdir(tmp_path / 'run')
   summary = json.loads((folder / 'summary.json').read_text())
   summary['formulas']['necessity_loss'] = 'as recorded'
-  (folder / 'summary.json').write_text(json.dumps(summary))
+  sealed.write_json(folder / 'summary.json', summary)
   write_report(str(folder), str(tmp_path / 'report.html'))
   method = dict(_data(tmp_path / 'report.html')['method'])
   assert method['necessity loss'] == 'as recorded'
@@ -182,14 +183,9 @@ def test_line_cut_short_by_a_kill_is_left_out(tmp_path):
   assert loss['steps'] == [1, 2000, 4000]
 
 
-def test_step_written_twice_counts_once_with_its_last_values(tmp_path):
-  folder = make_workdir(tmp_path / 'run', circuits={}, steps=3)
-  with open(folder / 'metrics.jsonl', 'a') as file:
-    file.write('{"step": 2000, "train_loss": 77.0}\n')
-  write_report(str(folder), str(tmp_path / 'report.html'))
-  loss = _data(tmp_path / 'report.html')['curves'][0]['series'][0]
-  assert loss['steps'] == [1, 2000, 4000]
-  assert loss['values'][1] == 77.0
+def _edit_summary(folder):
+  path = folder / 'summary.json'
+  path.write_text(path.read_text().replace('0.0814', '0.0714'))
 
 
 def _damage_npz(folder):
@@ -226,12 +222,14 @@ def _other_schema(folder):
 @pytest.mark.parametrize(
   ('damage', 'words'),
   [
-    (lambda f: (f / 'summary.json').unlink(), 'summary.json must exist'),
-    (lambda f: (f / 'summary.json').write_text('{'), 'must be readable json'),
-    (lambda f: (f / 'summary.json').write_text('[]'), 'must hold an object'),
+    (lambda f: (f / 'summary.json').unlink(), 'must hold summary.json, got'),
+    (lambda f: (f / 'summary.json').write_text('{'), 'got what is no JSON'),
+    (lambda f: (f / 'summary.json').write_text('[]'), 'got list instead of'),
+    (lambda f: (f / 'summary.json').write_text('{"tasks": {}}'), 'got no sha'),
+    (_edit_summary, 'got content that does not match its sha256'),
     (
       lambda f: (f / 'metrics.jsonl').write_text('x\n{"step": 1}\n'),
-      'in line 1; delete',
+      "got 'x' in line 1",
     ),
     (
       lambda f: (f / 'circuits/set_or_string/circuit.npz').unlink(),

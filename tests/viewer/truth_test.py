@@ -33,7 +33,7 @@ def _change(path, **fields):
       section.pop(last, None)
     else:
       section[last] = value
-  path.write_text(json.dumps(document))
+  sealed.write_json(path, document)
 
 
 def _page(run):
@@ -89,9 +89,8 @@ def test_what_was_asked_for_is_not_rounded(run):
   assert data['target']['text'] == '0.1234567'
   assert data['config']['prune']['target_loss'] == 0.1234567
   assert data['circuits'][0]['target'] == 'test_loss at most 0.1234567'
-  assert data['circuits'][0]['record'] == json.loads(path.read_text()) | {
-    'history': None
-  }
+  document = sealed.read_json(path, 'delete it') | {'history': None}
+  assert data['circuits'][0]['record'] == document
   assert 'at most 0.1234567' in data['tiles'][0][1]
   assert 'target 0.1234567' in words
 
@@ -255,9 +254,8 @@ def test_an_interrupted_run_shows_circuits_and_claims_nothing_of_them(run):
 
 def test_a_run_without_tasks_circuits_or_model_is_not_given_any(run):
   shutil.rmtree(run / 'circuits')
-  (run / 'summary.json').write_text(
-    json.dumps({'asked': {'config': {'run': 'kernels'}, 'seed': 3}})
-  )
+  asked = {'config': {'run': 'kernels'}, 'seed': 3}
+  sealed.write_json(run / 'summary.json', {'asked': asked})
   data, words = _page(run)
   assert data['title'] == 'A run of kernels'
   assert data['tiles'] == [] == data['tasks'] == data['method']
