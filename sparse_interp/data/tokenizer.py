@@ -33,11 +33,11 @@ from tokenizers import (
 )
 
 from sparse_interp.data import cutting
+from sparse_interp.data.byte_letters import BYTES, byte_letters
 from sparse_interp.data.cutting import SPLIT_PATTERN
 from sparse_interp.files import regular, whole_file
 
 END_OF_TEXT = '<|endoftext|>'
-_BYTES = 256
 
 Ids = Sequence[int | np.integer] | np.ndarray
 
@@ -232,9 +232,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> Tokenizer:
   Returns:
     A tokenizer with exactly vocab_size ids.
   """
-  if vocab_size <= _BYTES:
+  if vocab_size <= BYTES:
     raise ValueError(
-      f'data.vocab_size must be at least {_BYTES + 1} (256 bytes and '
+      f'data.vocab_size must be at least {BYTES + 1} (256 bytes and '
       f'{END_OF_TEXT}), got {vocab_size}; choose e.g. 2048.'
     )
   backend = _backend(models.BPE(), SPLIT_PATTERN)
@@ -288,15 +288,3 @@ def _first_change(text: str, other: str) -> int:
   pairs = zip(text, other, strict=False)
   most = min(len(text), len(other))
   return next((i for i, (a, b) in enumerate(pairs) if a != b), most)
-
-
-def byte_letters() -> dict[str, int]:
-  """The byte that each of the 256 letters of the vocabulary stands for.
-
-  Printable Latin-1 letters stand for themselves; letters from U+0100 on stand
-  for the other bytes, in order.
-  """
-  letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-  plain = [ord(letter) for letter in letters if ord(letter) < _BYTES]
-  others = sorted(set(range(_BYTES)) - set(plain))
-  return dict(zip(letters, plain + others, strict=True))

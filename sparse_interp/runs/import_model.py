@@ -20,11 +20,11 @@ from ml_collections import config_dict
 
 from sparse_interp.files import model_files, versions, whole_file
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.interop import own_tokenizer, remote, source
+from sparse_interp.interop import remote, source
 from sparse_interp.interop.own_tokenizer import OwnTokenizer
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.params_hash import hash_params
-from sparse_interp.runs import imported_text, parity
+from sparse_interp.runs import import_source, imported_text, parity
 from sparse_interp.sparsity import statistics
 from sparse_interp.training import (
   checkpoints,
@@ -34,7 +34,7 @@ from sparse_interp.training import (
   sharding,
 )
 
-_PHASE = 'import'
+_PHASE = import_source.PHASE
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -66,8 +66,8 @@ def run(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
       _print(summary)
       return summary
     with (
-      _on_this_machine(config.source, claim) as directory,
-      _tokenizer_here(config.tokenizer, claim) as named,
+      import_source.on_this_machine(config.source, claim) as directory,
+      import_source.tokenizer_here(config.tokenizer, claim) as named,
     ):
       read = _read(config, directory, named)
     _write(workdir, read, claim)
@@ -123,7 +123,7 @@ def _check(config):
 
 
 def _check_files(config):
-  path = _directory_of(config.source)
+  path = import_source.directory_of(config.source)
   if not remote.is_remote(path) and not pathlib.Path(path).is_dir():
     raise ValueError(
       f'source must be a directory or its file with weights, got {path}, '
@@ -139,53 +139,8 @@ def _check_files(config):
   imported_text.check_text(config.text)
 
 
-def _directory_of(path: str) -> str:
-  """The directory of a model that is named by it or by its weights."""
-  head, _, name = path.rstrip('/').rpartition('/')
-  return (head or '.') if name in source.WEIGHTS else path
-
-
-@contextlib.contextmanager
-def _on_this_machine(
-  path: str, claim: workdir_lib.Claim
-) -> Iterator[pathlib.Path]:
-  """Yields a directory with the files of the source; a copy if it is remote."""
-  path = _directory_of(path)
-  if not remote.is_remote(path):
-    yield pathlib.Path(path)
-    return
-  # In the workdir, since that disk has to hold the model anyway.
-  with claim.scratch('source') as copy:
-    found = remote.copy(path, source.FILES, copy)
-    found += remote.copy(path, source.shards(copy), copy)
-    metrics.say(_PHASE, f'copied {", ".join(found) or "nothing"} from {path}')
-    yield copy
-
-
-@contextlib.contextmanager
-def _tokenizer_here(
-  path: str | None, claim: workdir_lib.Claim
-) -> Iterator[str | None]:
-  """Yields the path of a tokenizer that is named; of a copy if it is remote."""
-  if path is None or not remote.is_remote(path):
-    yield path
-    return
-  head, _, name = path.rstrip('/').rpartition('/')
-  is_file = name.endswith(own_tokenizer.ENDINGS)
-  wanted = dict.fromkeys([*own_tokenizer.FILES, *[name] * is_file])
-  with claim.scratch('tokenizer') as copy:
-    found = remote.copy(head if is_file else path, wanted, copy, 'tokenizer')
-    if not found or (is_file and name not in found):
-      raise ValueError(
-        f'tokenizer must name files that are there, got nothing at {path}; '
-        'correct the path.'
-      )
-    metrics.say(_PHASE, f'copied {", ".join(found)} from {path}')
-    yield str(copy / name if is_file else copy)
-
-
 def _check_unchanged(config, digest):
-  path = _directory_of(config.source)
+  path = import_source.directory_of(config.source)
   if remote.is_remote(path) or not pathlib.Path(path).is_dir():
     return
   found = source.sha256(path)

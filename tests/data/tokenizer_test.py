@@ -10,7 +10,7 @@ import tokenizers
 from hypothesis import strategies as st
 
 from sparse_interp.data import tokenizer as tokenizer_lib
-from sparse_interp.data.tokenizer import byte_letters
+from sparse_interp.data.byte_letters import byte_letters
 
 _PROGRAM = """
 def total(values, start=0):

@@ -4,12 +4,14 @@ import base64
 import html.parser
 import json
 import os
+import pathlib
 import re
 import shutil
 
 import numpy as np
 import pytest
 
+from sparse_interp import viewer
 from sparse_interp.files import sealed
 from sparse_interp.viewer.artifacts import read_circuit
 from sparse_interp.viewer.payload import compact, downsample, pack
@@ -312,3 +314,12 @@ def test_packing_is_exact_to_half_a_step():
   error = np.abs(integers * scale[:, None] - values)
   assert (error <= 0.5001 * scale[:, None]).all()
   assert (integers[1, ::2] == 0).all()
+
+
+def test_pages_read_through_files():
+  """No format has a second reader here: nothing of this room opens a file."""
+  reads = re.compile(
+    r'\b(json\.loads?|np\.load|open|read_text|read_bytes|read_json)\('
+  )
+  for path in sorted(pathlib.Path(viewer.__file__).parent.glob('*.py')):
+    assert not reads.search(path.read_text(encoding='utf-8')), path.name
