@@ -10,7 +10,7 @@ import jax
 
 from sparse_interp.benchmarks import timing
 from sparse_interp.benchmarks.case import AbsentError, Case, error_of
-from sparse_interp.files import sealed
+from sparse_interp.files import pace, sealed
 
 # Inputs of a case are copied until they exceed the caches of a GPU twice.
 _CACHE_BYTES = 2 * 60e6
@@ -126,7 +126,7 @@ def run_cases(
     sealed.write_json(path, found)
     done.append(found)
     ran += 1
-    left = (time.monotonic() - begun) / ran * (len(cases) - i - 1)
+    left = pace.seconds_left(begun, ran, ran + len(cases) - i - 1)
     left = min(left, max(0, budget - (time.monotonic() - begun)))
     say(f'{i + 1}/{len(cases)} {line(found)}; {left:.0f} s left at most')
   return done

@@ -19,7 +19,7 @@ from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.unfinished import Unfinished
 from sparse_interp.configs import sections
 from sparse_interp.configs.fields import names_in
-from sparse_interp.files import versions
+from sparse_interp.files import pace, versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.interop import CompiledProgram, programs
 from sparse_interp.interop.planted_programs import PROGRAMS as PLANTED
@@ -184,8 +184,7 @@ def score_compiled(
     # No other program has its shapes; thousands of compiled functions would
     # use up the memory maps that a process may have.
     jax.clear_caches()
-    per_program = (time.monotonic() - begun) / (i + 1)
-    left = metrics.duration(per_program * (len(names) - i - 1))
+    left = metrics.duration(pace.seconds_left(begun, i + 1, len(names)))
     metrics.say(_PHASE, f'{name} done, {left} left for compiled programs')
   return results
 
@@ -220,8 +219,7 @@ def score_planted(
     )
     rows.append(row)
     jax.clear_caches()
-    per_program = (time.monotonic() - begun) / (i + 1)
-    left = metrics.duration(per_program * (len(PLANTED) - i - 1))
+    left = metrics.duration(pace.seconds_left(begun, i + 1, len(PLANTED)))
     metrics.say(_PHASE, f'{compiled_scores.row_line(row)}  {left} left')
   return rows
 

@@ -24,7 +24,7 @@ from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.prune_task import prune_posed
 from sparse_interp.circuits.sweep import geometric_mean
 from sparse_interp.configs import sections
-from sparse_interp.files import versions
+from sparse_interp.files import pace, versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models.model import Model
 from sparse_interp.models.params_hash import hash_params
@@ -207,8 +207,7 @@ def find_circuits(
     history = versions.add(history, by, phase=_PHASE, from_task=name)
     unfinished.remove(on_the_way[name])
     entries[name] |= prune_report.report(circuit, hyperparameters)
-    per_task = (time.monotonic() - begun) / (i + 1)
-    left = metrics.duration(per_task * (len(chosen) - i - 1))
+    left = metrics.duration(pace.seconds_left(begun, i + 1, len(chosen)))
     metrics.say(
       _PHASE, f'{table.circuit_line(name, entries[name])}, {left} left'
     )

@@ -39,7 +39,7 @@ from sparse_interp.circuits.search import search
 from sparse_interp.circuits.task_loss import Pairs, make_pairs
 from sparse_interp.circuits.unfinished import Unfinished
 from sparse_interp.configs import sections
-from sparse_interp.files import sealed, versions
+from sparse_interp.files import pace, sealed, versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import (
   agreement,
@@ -122,8 +122,7 @@ def _compare_all(
     # The sizes that the next task tries are others, and a process may have
     # only so many memory maps for compiled functions.
     jax.clear_caches()
-    per_task = (time.monotonic() - started) / (i + 1)
-    left = metrics.duration(per_task * (len(learned) - i - 1))
+    left = metrics.duration(pace.seconds_left(started, i + 1, len(learned)))
     metrics.say(
       _PHASE, f'{strength_summary.line(name, tasks[name])}, {left} left'
     )
