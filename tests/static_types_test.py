@@ -42,6 +42,8 @@ def right(x: Float[Array, 'batch time *rest']) -> Float[Array, 'batch']:
   [
     ('viewer', {}),
     ('viewer', EVERYWHERE | OF_VALUES),
+    ('training', OF_VALUES),
+    ('runs', OF_VALUES),
     ('circuits', EVERYWHERE),
   ],
 )

@@ -197,7 +197,7 @@ def _notes() -> Iterator[list[str]]:
 
 def _write(workdir: str, read: _Read, claim: workdir_lib.Claim) -> None:
   directory = pathlib.Path(workdir)
-  if read.tokenizer is not None:
+  if read.tokenizer is not None and read.windows is not None:
     read.tokenizer.tokenizer.save(directory / model_files.TOKENIZER)
     with (
       whole_file.writing(directory / model_files.SAMPLE) as part,

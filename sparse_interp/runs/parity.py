@@ -62,10 +62,10 @@ def measure(
       f'differ by up to {apart:.3g}; give the reference of this model, or '
       'raise --config.tolerance.'
     )
-  worst = max(differences, key=differences.get, default=None)
+  worst = max(differences, key=lambda at: differences[at], default=None)
   return {
     'logits': apart,
-    'activations': differences.get(worst),
+    'activations': None if worst is None else differences[worst],
     'activations_at': worst,
     'sites': len(differences),
     'tokens': int(tokens.size),

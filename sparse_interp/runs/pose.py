@@ -35,6 +35,12 @@ class Measured(NamedTuple):
   pairs: tuple[EncodedTask, EncodedTask] | None
   task: Task
 
+  @property
+  def posed(self) -> tuple[EncodedTask, EncodedTask]:
+    """The pairs of a task that can be posed, as every learned one can."""
+    assert self.pairs is not None
+    return self.pairs
+
 
 def measure_tasks(
   config: config_dict.ConfigDict, model: Model
@@ -106,6 +112,7 @@ def _measure_task(
   pairs = config.pairs
   length = min(pairs.length, model.config.context_length)
   show = table.progress(_PHASE, task.name)
+  assert model.tokenizer is not None  # without one it would have no text
   try:
     train, test = (
       encode_task(

@@ -247,7 +247,7 @@ def _prune_task(
   return prune_posed(
     model,
     measured.task,
-    measured.pairs,
+    measured.posed,
     hyperparameters,
     config.seed,
     table.progress(_PHASE, measured.task.name),

@@ -134,7 +134,7 @@ def _at_density(
 
 
 def _summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
-  summary = {}
+  summary: dict[str, dict[str, Any]] = {}
   for products, values in seconds.items():
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75]) * 1e3
     summary[products] = {

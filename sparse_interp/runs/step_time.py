@@ -196,7 +196,7 @@ def _result(
   """What is written: medians, spread, ratios and where it was measured."""
   tokens = config.data.batch_size * config.data.length
   flops = flops_per_step(config)
-  steps = {}
+  steps: dict[str, dict[str, Any]] = {}
   for name, values in seconds.items():
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
     steps[name] = {

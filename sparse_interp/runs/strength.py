@@ -109,7 +109,7 @@ def _compare_all(
   model = gated_model.make(loaded.config, loaded.params, loaded.means)
   tasks, history, started = {}, [], time.monotonic()
   for i, name in enumerate(learned):
-    pairs = tuple(make_pairs(task) for task in measured[name].pairs)
+    pairs = tuple(make_pairs(task) for task in measured[name].posed)
     tasks[name] = compare(
       config, model, name, *pairs, pathlib.Path(workdir), claim
     )
@@ -126,7 +126,7 @@ def _compare_all(
     metrics.say(
       _PHASE, f'{strength_summary.line(name, tasks[name])}, {left} left'
     )
-  pairs = make_pairs(measured[learned[0]].pairs[0])
+  pairs = make_pairs(measured[learned[0]].posed[0])
   return workdir_lib.add_to_summary(
     workdir,
     {
@@ -173,7 +173,12 @@ def compare(
   claim.settle()
   on_the_way = workdir / 'pruning' / name
   progress = table.progress(_PHASE, name)
-  result = {'trials': config.trials, 'circuits': {}, 'search': {}, 'curves': {}}
+  result: dict[str, Any] = {
+    'trials': config.trials,
+    'circuits': {},
+    'search': {},
+    'curves': {},
+  }
   try:
     for gates in ('nodes', 'edges'):
       base = hyperparameters(config, gates, eliminate=False)
@@ -266,4 +271,5 @@ def measure(
 
 def _curve(config, model, ranking, data, base):
   sizes = from_ranking.units_of(model, base)
-  return sweep.curve(model, *ranking, sizes, data, base, config.targets)
+  order, active = ranking
+  return sweep.curve(model, order, active, sizes, data, base, config.targets)

@@ -33,12 +33,14 @@ def load_recipe(path: str) -> ModuleType:
   competitors.module('torch')
   if not path:
     raise AbsentError('the configuration names no file with the recipe')
-  if not pathlib.Path(path).is_file():
+  spec = None
+  if pathlib.Path(path).is_file():
+    spec = importlib.util.spec_from_file_location('torch_recipe', path)
+  if spec is None or spec.loader is None:
     raise ValueError(
       f'torch_recipe must be a Python file, got {path!r}; choose '
       'experiments/benchmarks/torch_recipe.py.'
     )
-  spec = importlib.util.spec_from_file_location('torch_recipe', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module

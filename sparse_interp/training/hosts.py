@@ -30,7 +30,8 @@ def leader_first(work: Callable[[], T]) -> T:
   """
   if jax.process_count() == 1:
     return work()
-  error = result = None
+  error: Exception | None = None
+  result: Any = None
   if leads():
     try:
       result = work()

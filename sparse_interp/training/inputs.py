@@ -16,7 +16,9 @@ _SAMPLE_TOKENS = 65_536
 
 
 def prepare(
-  config: config_dict.ConfigDict, workdir: str, say: Callable[[str], None]
+  config: config_dict.ConfigDict,
+  workdir: str | pathlib.Path,
+  say: Callable[[str], None],
 ) -> text_lib.Text:
   """See `text.prepare`; `say` receives progress lines."""
   return text_lib.prepare(
@@ -60,7 +62,9 @@ def make_batches(
 
 
 def save_sample(
-  config: config_dict.ConfigDict, text: text_lib.Text, workdir: str
+  config: config_dict.ConfigDict,
+  text: text_lib.Text,
+  workdir: str | pathlib.Path,
 ) -> None:
   """Writes the first windows of the training order, in one step."""
   path = pathlib.Path(workdir) / model_files.SAMPLE

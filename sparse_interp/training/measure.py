@@ -42,7 +42,7 @@ class Measure:
   def row(
     self,
     step: int,
-    numbers: dict[str, Any],
+    numbers: Mapping[str, Any],
     state: state_lib.TrainState,
     validate: bool,
   ) -> dict[str, float | int]:

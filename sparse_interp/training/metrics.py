@@ -114,7 +114,7 @@ class MetricsWriter:
     if self._board is not None:
       for name, value in row.items():
         if name != 'step':
-          self._board.add_scalar(name, value, row['step'])
+          self._board.add_scalar(name, value, int(row['step']))
 
   def save(self) -> Saved | None:
     """Makes sure of what was written; for the progress of a checkpoint."""

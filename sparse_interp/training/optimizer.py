@@ -86,7 +86,7 @@ def scale_gradient(how: str) -> optax.GradientTransformation:
     divisor = rms + 1e-5 if how == 'normalise' else jnp.maximum(rms, 1.0)
     return jax.tree.map(lambda g: g / divisor, updates), state
 
-  return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+  return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def look_up(table: Float[np.ndarray, ' updates'], step: Any) -> Any:
@@ -100,15 +100,13 @@ def scale_by_table(
   """Multiplies by minus the learning rate of the update number `step`."""
 
   def update(
-    updates: Any, state: Any, params: Any = None, *, step: Any, **extra
+    updates: Any, state: Any, params: Any = None, **extra: Any
   ) -> tuple[Any, Any]:
-    del params, extra
-    rate = look_up(table, step)
+    del params
+    rate = look_up(table, extra['step'])
     return jax.tree.map(lambda u: -rate * u, updates), state
 
-  return optax.GradientTransformationExtraArgs(
-    lambda _: optax.EmptyState(), update
-  )
+  return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def is_decayed(name: str, leaf: Any) -> bool:
@@ -122,10 +120,9 @@ def decay_what_is_left(
   """Shrinks the weights that the update lands on: p *= 1 - decay * rate."""
 
   def update(
-    updates: Any, state: Any, params: Any = None, *, step: Any, **extra
+    updates: Any, state: Any, params: Any = None, **extra: Any
   ) -> tuple[Any, Any]:
-    del extra
-    shrink = weight_decay * look_up(table, step)
+    shrink = weight_decay * look_up(table, extra['step'])
 
     def decay(name: str, weight: Array, move: Array) -> Array:
       if not is_decayed(name, weight):
@@ -135,9 +132,7 @@ def decay_what_is_left(
     names = rules.tensor_names(params)
     return jax.tree.map(decay, names, params, updates), state
 
-  return optax.GradientTransformationExtraArgs(
-    lambda _: optax.EmptyState(), update
-  )
+  return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def make_optimizer(

@@ -171,7 +171,9 @@ def _is_complete(
   ):
     return False
   if hosts.leads():
-    metrics.check(workdir, checkpoints.latest_progress(manager)['rows'])
+    progress = checkpoints.latest_progress(manager)
+    assert progress is not None  # there is the checkpoint of the last step
+    metrics.check(workdir, progress['rows'])
   return True
 
 

@@ -57,3 +57,11 @@ def test_first_losses_and_weights_are_ours(sink):
     # Two magnitudes a rounding apart may change places in a mask.
     same = np.isclose(theirs, ours, rtol=1e-3, atol=2e-5)
     assert (~same).sum() <= max(2, same.size // 1000), name
+
+
+@pytest.mark.parametrize('name', ['recipe.txt', 'none.py', '.'])
+def test_a_recipe_that_is_no_python_file_is_named(tmp_path, monkeypatch, name):
+  monkeypatch.setattr(torch_step.competitors, 'module', lambda name: None)
+  (tmp_path / 'recipe.txt').write_text('lr = 1')
+  with pytest.raises(ValueError, match='torch_recipe must be a Python file'):
+    torch_step.load_recipe(str(tmp_path / name))

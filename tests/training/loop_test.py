@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from sparse_interp.files import interrupts, metric_rows
-from sparse_interp.training import checkpoints, loop
+from sparse_interp.training import checkpoints, loop, metrics
 from tests.training import regression
 from tests.training.regression import STEPS, Examples, train
 from tests.training.results import wait_for
