@@ -11,7 +11,7 @@ import numpy as np
 
 from sparse_interp.models.config import PRODUCTS, GPTConfig
 from sparse_interp.models.sites import edge_matrices
-from sparse_interp.ops import row_sparse
+from sparse_interp.ops.row_sparse import row_sparse
 
 Kernel = jax.Array | np.ndarray | row_sparse.RowSparse
 

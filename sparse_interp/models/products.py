@@ -7,8 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_interp.ops.block_sparse_linear import block_sparse_linear
-from sparse_interp.ops.row_sparse_linear import row_sparse_linear
+from sparse_interp.ops.block_sparse.block_sparse_linear import (
+  block_sparse_linear,
+)
+from sparse_interp.ops.row_sparse.row_sparse_linear import (
+  row_sparse_linear,
+)
 from sparse_interp.ops.thresholds import ROWS_DENSE_ABOVE
 
 
