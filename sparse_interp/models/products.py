@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sparse_interp.ops import machine
 from sparse_interp.ops.block_sparse.block_sparse_linear import (
   block_sparse_linear,
 )
-from sparse_interp.ops.row_sparse.row_sparse_linear import (
-  row_sparse_linear,
-)
+from sparse_interp.ops.row_sparse.row_sparse_linear import row_sparse_linear
 from sparse_interp.ops.thresholds import ROWS_DENSE_ABOVE
 
 
@@ -44,7 +43,7 @@ def skipping_pays(density: float) -> bool:
   The lists of weights are made on one device. On accelerators nothing has been
   measured.
   """
-  one_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
+  one_cpu = machine.of_this_machine() == 'cpu' and jax.device_count() == 1
   return one_cpu and density <= ROWS_DENSE_ABOVE
 
 

@@ -8,9 +8,7 @@ import struct
 import zipfile
 from typing import BinaryIO
 
-from sparse_interp.interop.torch_file.torch_unpickler import (
-  RefusedError,
-)
+from sparse_interp.interop.torch_file.torch_unpickler import RefusedError
 
 _LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 _LOCAL_HEADER = struct.Struct('<4s5H3I2H')

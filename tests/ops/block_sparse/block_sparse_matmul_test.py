@@ -7,9 +7,7 @@ import pytest
 
 from sparse_interp.ops import compat
 from sparse_interp.ops.block_sparse import block_sparse, block_sparse_matmul
-from sparse_interp.ops.block_sparse.block_sparse_matmul import (
-  IMPLEMENTATIONS,
-)
+from sparse_interp.ops.block_sparse.block_sparse_matmul import IMPLEMENTATIONS
 
 # The size of blocks and the dtypes that an implementation is tried with; for
 # kernels both that they take.

@@ -11,9 +11,7 @@ from sparse_interp.ops.row_sparse import (
   row_sparse_kernels,
   row_sparse_reference,
 )
-from sparse_interp.ops.row_sparse.row_sparse_linear import (
-  row_sparse_linear,
-)
+from sparse_interp.ops.row_sparse.row_sparse_linear import row_sparse_linear
 from tests.ops.row_sparse.sparse_matrices import KINDS, make
 
 
