@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sparse_interp.ops import machine
-from sparse_interp.ops.block_sparse.block_sparse_linear import (
-  block_sparse_linear,
-)
-from sparse_interp.ops.row_sparse.row_sparse_linear import row_sparse_linear
+from sparse_interp.ops.block_sparse.block_pattern import BlockPattern
+from sparse_interp.ops.row_sparse.row_pattern import RowPattern
+from sparse_interp.ops.sparse_linear import sparse_linear
 from sparse_interp.ops.thresholds import ROWS_DENSE_ABOVE
 
 
@@ -55,9 +54,9 @@ def multiply(
   """x @ kernel, and the share of blocks that are not zero, if there are any."""
   gradient = 'kept' if products.kept_gradient else 'dense'
   if products.block is not None:
-    return block_sparse_linear(x, kernel, products.block, gradient=gradient)
+    return sparse_linear(x, kernel, BlockPattern(products.block), gradient)
   if products.skip_zeros:
-    return row_sparse_linear(x, kernel, gradient=gradient), None
+    return sparse_linear(x, kernel, RowPattern(), gradient)[0], None
   return token_product(x, kernel), None
 
 

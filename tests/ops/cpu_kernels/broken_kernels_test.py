@@ -14,7 +14,9 @@ import pytest
 
 from sparse_interp.ops.attention import attention
 from sparse_interp.ops.cpu_kernels import proving
-from sparse_interp.ops.row_sparse import row_sparse, row_sparse_linear
+from sparse_interp.ops.row_sparse import row_sparse
+from sparse_interp.ops.row_sparse.row_pattern import RowPattern
+from sparse_interp.ops.sparse_linear import sparse_linear
 from sparse_interp.ops.topk import topk
 from tests.ops.row_sparse.sparse_matrices import make
 
@@ -59,9 +61,8 @@ def largest_differences():
     return row_sparse.row_sparse_matmul(x, held, implementation) ** 2 * weight
 
   def linear(x, matrix, implementation):
-    y = row_sparse_linear.row_sparse_linear(
-      x, matrix, gradient='kept', implementation=implementation
-    )
+    pattern = RowPattern(implementation=implementation)
+    y, _ = sparse_linear(x, matrix, pattern, 'kept')
     return y**2 * weight
 
   def attend(q, k, v, sink, implementation):

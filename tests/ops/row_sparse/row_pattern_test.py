@@ -11,7 +11,8 @@ from sparse_interp.ops.row_sparse import (
   row_sparse_kernels,
   row_sparse_reference,
 )
-from sparse_interp.ops.row_sparse.row_sparse_linear import row_sparse_linear
+from sparse_interp.ops.row_sparse.row_pattern import RowPattern
+from sparse_interp.ops.sparse_linear import sparse_linear
 from tests.ops.row_sparse.sparse_matrices import KINDS, make
 
 
@@ -22,7 +23,8 @@ def value_and_gradients(
   x, kernel, dy, dense_above=0.5, gradient='dense', implementation='cpu'
 ):
   def multiply(x, kernel):
-    return row_sparse_linear(x, kernel, dense_above, gradient, implementation)
+    pattern = RowPattern(dense_above, implementation)
+    return sparse_linear(x, kernel, pattern, gradient)[0]
 
   y, pull = jax.vjp(multiply, x, kernel)
   return y, *pull(dy)
@@ -85,11 +87,18 @@ def test_only_where_it_pays_are_zeros_skipped():
   assert not np.any(np.isfinite(y))
 
 
+def test_the_share_is_that_of_nonzero_weights():
+  x, kernel, _ = problem('random')
+  _, share = sparse_linear(jnp.asarray(x), jnp.asarray(kernel), RowPattern(0.5))
+  assert float(share) == pytest.approx(np.mean(kernel != 0))
+
+
 def test_masters_in_float32_get_gradients_in_float32():
   x, kernel, dy = problem('random')
 
   def loss(x, kernel):
-    y = row_sparse_linear(x, kernel.astype(jnp.bfloat16), 0.5, 'kept')
+    narrow = kernel.astype(jnp.bfloat16)
+    y, _ = sparse_linear(x, narrow, RowPattern(0.5), 'kept')
     assert y.dtype == jnp.bfloat16
     return jnp.sum(y.astype(jnp.float32) * dy)
 
@@ -111,6 +120,8 @@ def test_masters_in_float32_get_gradients_in_float32():
 )
 def test_refusals_name_what_is_wrong(arguments, words):
   x, kernel, _ = problem('random')
+  gradient = arguments.pop('gradient', 'dense')
+  pattern = RowPattern(**arguments)
   with pytest.raises(ValueError) as error:
-    row_sparse_linear(jnp.asarray(x), jnp.asarray(kernel), **arguments)
+    sparse_linear(jnp.asarray(x), jnp.asarray(kernel), pattern, gradient)
   assert words in str(error.value)

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.ops.block_sparse.block_sparse_linear import (
-  block_sparse_linear,
-)
+from sparse_interp.ops.block_sparse.block_pattern import BlockPattern
+from sparse_interp.ops.sparse_linear import sparse_linear
 
 SIZE = 4
 KEPT = np.array([[1, 0, 0], [0, 0, 1]])
@@ -27,7 +26,8 @@ def problem():
 @functools.partial(jax.jit, static_argnames=('dense_above', 'gradient'))
 def value_and_gradients(x, kernel, dy, dense_above=0.5, gradient='dense'):
   def multiply(x, kernel):
-    return block_sparse_linear(x, kernel, SIZE, dense_above, gradient)
+    pattern = BlockPattern(SIZE, dense_above)
+    return sparse_linear(x, kernel, pattern, gradient)
 
   y, pull, share = jax.vjp(multiply, x, kernel, has_aux=True)
   return y, *pull(dy), share
@@ -76,6 +76,8 @@ def test_masters_in_float32_get_gradients_in_float32():
 )
 def test_a_wrong_argument_is_named_in_one_line(options, named):
   x, kernel, _, _ = problem()
+  gradient = options.pop('gradient', 'dense')
+  pattern = BlockPattern(SIZE, **options)
   with pytest.raises(ValueError, match=named) as error:
-    block_sparse_linear(jnp.asarray(x), jnp.asarray(kernel), SIZE, **options)
+    sparse_linear(jnp.asarray(x), jnp.asarray(kernel), pattern, gradient)
   assert '\n' not in str(error.value)
