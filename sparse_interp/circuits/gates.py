@@ -17,7 +17,10 @@ from jaxtyping import Array, Float, Int
 
 from sparse_interp.models import GPTConfig, frozen
 from sparse_interp.models.sites import EdgeMatrix, edge_matrices
-from sparse_interp.ops.row_sparse import RowSparse, row_sparse_matmul
+from sparse_interp.ops.row_sparse.row_sparse import (
+  RowSparse,
+  row_sparse_matmul,
+)
 
 # {site: (width,) gates of its nodes} and {name of an EdgeMatrix: (edges,) gates
 # of its nonzero weights}, in one mapping; values in [0, 1].

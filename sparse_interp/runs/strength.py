@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
+from sparse_interp.benchmarks import together
 from sparse_interp.circuits import (
   attribution,
   from_ranking,
@@ -49,7 +50,6 @@ from sparse_interp.runs import (
   prune,
   strength_summary,
   table,
-  together,
 )
 from sparse_interp.training import hosts, metrics, ranges, sharding
 
