@@ -14,7 +14,6 @@ subsets         the mean, for a random half of what was removed, drawn anew
 
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +26,7 @@ from sparse_interp.circuits.ablation_names import (
   OF_OTHER_PROMPTS,
   check_ablation,
 )
+from sparse_interp.circuits.batch import Batch
 from sparse_interp.models import GPT, GPTConfig, frozen, sites
 
 __all__ = [
@@ -53,14 +53,14 @@ def _prompt_sums(config, params, inputs, visible):
 
 
 def task_means(
-  config: GPTConfig, params: dict, batch: Any
+  config: GPTConfig, params: dict, batch: Batch
 ) -> dict[str, Float[Array, '_']]:
   """Mean of every node over the prompts of a task, padding left out.
 
   Args:
     config: the model.
     params: its parameters.
-    batch: training Pairs or Recorded.
+    batch: training pairs or sequences.
   """
   totals, count = {}, 0
   params = frozen.freeze(config, params)
@@ -82,7 +82,7 @@ def constants(
   params: dict,
   means: Mapping[str, Float[np.ndarray | Array, '_']],
   ablation: str,
-  batch: Any,
+  batch: Batch,
 ) -> dict[str, Float[Array, '_']]:
   """The constant that each node takes under an ablation.
 
@@ -92,7 +92,7 @@ def constants(
     means: over pretraining text.
     ablation: one of ABLATIONS; those that take values from other prompts
       need no constants, and get the means.
-    batch: training Pairs or Recorded, for 'task_mean'.
+    batch: training pairs or sequences, for 'task_mean'.
 
   Raises:
     ValueError: if the ablation is unknown.

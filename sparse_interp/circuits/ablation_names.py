@@ -18,6 +18,6 @@ def check_ablation(ablation: str) -> None:
   """Raises ValueError if there is no ablation of this name."""
   if ablation not in ABLATIONS:
     raise ValueError(
-      f'prune.ablation must be one of {", ".join(ABLATIONS)}, got '
+      f'ablation must be one of {", ".join(ABLATIONS)}, got '
       f'{ablation!r}; choose e.g. {ABLATIONS[0]!r}.'
     )

@@ -4,44 +4,36 @@ Two ways give the same: the whole model with gates, and the small model of a
 circuit, for the many circuits inside that one which a search tries.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from sparse_interp.circuits import small_model
+from sparse_interp.circuits.batch import Batch
 from sparse_interp.circuits.counting import Count
 from sparse_interp.circuits.extract import shrink
-from sparse_interp.circuits.gated_model import (
-  GatedModel,
-  all_outputs,
-  gates_of_units,
-  on_edges,
-  unfold,
-)
-from sparse_interp.circuits.parts import parts_of, settle
-from sparse_interp.circuits.selection import split
+from sparse_interp.circuits.gated_model import all_outputs
 from sparse_interp.circuits.small_edges import (
   gate_small_edges,
   kept_positions,
   source_means,
 )
+from sparse_interp.circuits.units import Mask, Units
+from sparse_interp.models.sites import edge_ends, is_matrix
 
 # From kept units to what the circuit answers.
-Answer = Callable[[Bool[np.ndarray, 'units'], Any], Float[np.ndarray, '...']]
+Answer = Callable[[Mask, Batch], Float[np.ndarray, '...']]
 
 # Pairs that the small model answers at a time, so that one compilation serves
 # a few pairs as well as all.
 SOME_PAIRS = 16
 
-unfold_gates = jax.jit(unfold)
-
 
 def selection_loss(
-  batch: Any,
+  batch: Batch,
   answers: Float[Array | np.ndarray, 'size ...'],
   calibrate: str,
   target_on: str = 'task',
@@ -49,7 +41,7 @@ def selection_loss(
   """Mean loss that a search compares with its target.
 
   Args:
-    batch: Pairs or Recorded.
+    batch: pairs or sequences.
     answers: of a circuit.
     calibrate: 'after': raw; 'during': under the best scale and shift.
     target_on: 'task' or 'kl'.
@@ -59,34 +51,22 @@ def selection_loss(
   return float(jnp.mean(losses))
 
 
-def gates_of(
-  model: GatedModel,
-  keep: Bool[np.ndarray, 'units'],
-  sizes: Mapping[str, int],
-) -> dict[str, Float[Array, '_']]:
-  """Gates of the circuit that kept units make."""
-  keep = settle(model, keep, sizes)
-  return unfold_gates(model, split(keep.astype(np.float32), sizes))
-
-
-def answer_by_gates(
-  model: GatedModel, sizes: Mapping[str, int], count: Count | None = None
-) -> Answer:
+def answer_by_gates(units: Units, count: Count | None = None) -> Answer:
   """Answers of circuits, by the whole model with gates."""
 
   def answer(keep, batch):
-    return all_outputs(model, gates_of(model, keep, sizes), batch, count=count)
+    return all_outputs(units.model, units.gates(keep), batch, count=count)
 
   return answer
 
 
 @jax.jit
 def _small_answers(small, positions, means, batch, gates):
-  sites = {key: gate for key, gate in gates.items() if '->' not in key}
+  sites = {key: gate for key, gate in gates.items() if not is_matrix(key)}
   if positions:
     for name, (_, _, number) in positions.items():
-      # A node goes with its last incoming edge, as in `gated_model.unfold`.
-      target = name.split('->')[1]
+      # A node goes with its last incoming edge, as in `units.unfold`.
+      _, target = edge_ends(name)
       size = _kept_at(small, target)
       best = jax.ops.segment_max(gates[name], number, size)
       sites[target] = jnp.maximum(best, 0)
@@ -104,20 +84,15 @@ def _kept_at(small, site):
   return 0 if linear is None else linear.mean.shape[0]
 
 
-def answer_by_small_model(
-  model: GatedModel,
-  keep: Bool[np.ndarray, 'units'],
-  sizes: Mapping[str, int],
-) -> Answer:
+def answer_by_small_model(units: Units, keep: Mask) -> Answer:
   """Answers of circuits inside `keep`, by its small model."""
-  parts = parts_of(model, keep, sizes)
-  gates_on_edges = on_edges(sizes)
-  edges = parts.edges if gates_on_edges else None
+  model, parts = units.model, units.parts(keep)
+  edges = parts.edges if units.on_edges else None
   small = shrink(
     model.config, model.params, parts.nodes, model.values, model.edges, edges
   )
   positions, means = {}, {}
-  if gates_on_edges:
+  if units.on_edges:
     positions = kept_positions(small, model.edges, parts)
     means = source_means(model.config, model.values, parts)
 
@@ -137,9 +112,9 @@ def answer_by_small_model(
     return cut
 
   def answer(trial, batch):
-    masks = gates_of_units(split(settle(model, trial, sizes), sizes))
+    masks = units.masks(units.settle(trial))
     gates = {
-      key: (mask[parts.edges[key]] if '->' in key else mask[parts.nodes[key]])
+      key: mask[(parts.edges if is_matrix(key) else parts.nodes)[key]]
       for key, mask in masks.items()
     }
     gates = {k: jnp.asarray(g, jnp.float32) for k, g in gates.items()}

@@ -23,24 +23,17 @@ outputs, gives `attribution` and `eap` nothing to go by; `eap_ig` copes.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sparse_interp.circuits import selection
-from sparse_interp.circuits.gated_model import (
-  BATCH,
-  GatedModel,
-  gate_slopes,
-  gates_of_units,
-  on_edges,
-  slopes_of_units,
-)
+from sparse_interp.circuits.batch import Batch
+from sparse_interp.circuits.gated_model import BATCH, gate_slopes
+from sparse_interp.circuits.units import Units, untie
 
-# Scores by unit, flat in the order of the sizes.
+# Scores by unit.
 Scores = Float[np.ndarray, 'units']
 
 IG_STEPS = 5
@@ -51,85 +44,67 @@ def order(scores: Scores) -> Int[np.ndarray, 'units']:
   return selection.rank(scores, np.zeros_like(scores))
 
 
-def mean_slopes(
-  model: GatedModel, data: Any, sizes: Mapping[str, int], level: float = 1.0
-) -> Scores:
+def mean_slopes(units: Units, data: Batch, level: float = 1.0) -> Scores:
   """Slope of the mean loss in every unit, while all gates are at one level.
 
   Gates enter by themselves: where all edges into a node have gates, the node
   has none that would follow from them.
 
   Args:
-    model: the model with its ablation.
-    data: Pairs or Recorded.
-    sizes: {key: number of units}, from `gated_model.unit_sizes`.
+    units: of the model.
+    data: pairs or sequences.
     level: of the gates.
 
   Returns:
     float64 (units,).
   """
-  gates = {
-    key: jnp.full(size, level, jnp.float32) for key, size in sizes.items()
-  }
+  gates = untie(units.filled(level))
   total = 0.0
   # Parts of at most two shapes, so of two compilations.
   parts = np.array_split(np.arange(data.size), math.ceil(data.size / BATCH))
   for part in parts:
-    slopes = slopes_of_units(
-      gate_slopes(model, gates_of_units(gates), data.take(part))
-    )
-    share = part.size / data.size
-    total = total + share * selection.flatten(slopes, sizes).astype(np.float64)
+    slopes = units.slopes(gate_slopes(units.model, gates, data.take(part)))
+    total = total + part.size / data.size * slopes.astype(np.float64)
   return total
 
 
-def attribution(
-  model: GatedModel, data: Any, sizes: Mapping[str, int]
-) -> Scores:
+def attribution(units: Units, data: Batch) -> Scores:
   """Gradient attribution of nodes: |sum of (x - value) . dL/dx|.
 
   Args:
-    model: the model with its ablation, whose values are the reference.
-    data: training Pairs or Recorded; the loss must have a slope.
-    sizes: {site: number of nodes}.
+    units: nodes of the model, whose values are the reference.
+    data: training pairs or sequences; the loss must have a slope.
 
   Raises:
     ValueError: if units are edges: the published ranking is of nodes.
   """
-  if on_edges(sizes):
+  if units.on_edges:
     raise ValueError(
       "gates must be 'nodes' for attribution, got 'edges'; use eap for edges."
     )
-  return np.abs(mean_slopes(model, data, sizes))
+  return np.abs(mean_slopes(units, data))
 
 
-def eap(model: GatedModel, data: Any, sizes: Mapping[str, int]) -> Scores:
+def eap(units: Units, data: Batch) -> Scores:
   """Edge attribution patching: estimated cost of every removal, signed.
 
   Args:
-    model: the model with its ablation: a constant one, or that of the
-      counterfactual prompts of the original method.
-    data: training Pairs or Recorded; the loss must have a slope.
-    sizes: {key: number of units}, edges or nodes.
+    units: edges or nodes of a model with its ablation: a constant one, or
+      that of the counterfactual prompts of the original method.
+    data: training pairs or sequences; the loss must have a slope.
   """
-  return -mean_slopes(model, data, sizes)
+  return -mean_slopes(units, data)
 
 
-def eap_ig(
-  model: GatedModel,
-  data: Any,
-  sizes: Mapping[str, int],
-  steps: int = IG_STEPS,
-) -> Scores:
+def eap_ig(units: Units, data: Batch, steps: int = IG_STEPS) -> Scores:
   """Integrated slopes by the midpoint rule, signed.
 
   With many steps, the scores add up to the loss with all units removed less
   that of the full model.
 
   Args:
-    model: the model with its ablation.
-    data: training Pairs or Recorded.
-    sizes: {key: number of units}, edges or nodes.
+    units: edges or nodes of the model.
+    data: training pairs or sequences.
     steps: gates take the levels (i + 1/2) / steps.
 
   Raises:
@@ -138,14 +113,14 @@ def eap_ig(
   if steps < 1:
     raise ValueError(f'steps must be at least 1, got {steps}; choose e.g. 5.')
   levels = (np.arange(steps) + 0.5) / steps
-  slopes = [mean_slopes(model, data, sizes, float(one)) for one in levels]
+  slopes = [mean_slopes(units, data, float(one)) for one in levels]
   return -np.mean(slopes, axis=0)
 
 
-def random(sizes: Mapping[str, int], seed: int) -> Scores:
+def random(units: Units, seed: int) -> Scores:
   """A permutation of 1 ... units."""
   rng = np.random.default_rng(seed)
-  return rng.permutation(sum(sizes.values())) + 1.0
+  return rng.permutation(units.count) + 1.0
 
 
 def greedy(

@@ -4,18 +4,15 @@ Every size asked for is answered once: several goals, or several questions
 about one ranking, share their evaluations of the model.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from sparse_interp.circuits import selection
 from sparse_interp.circuits.answers import answer_by_gates, selection_loss
-from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.parts import settle
+from sparse_interp.circuits.batch import Batch
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.unfinished import Unfinished, question
+from sparse_interp.circuits.units import Mask, Units
 
 
 def goal_for(target: float, margin: float, full_loss: float) -> float:
@@ -35,47 +32,39 @@ class Ranked:
 
   def __init__(
     self,
-    model: GatedModel,
+    units: Units,
     order: Int[np.ndarray, 'units'],
-    sizes: Mapping[str, int],
-    batch: Any,
+    batch: Batch,
     config: PruneConfig,
     unfinished: Unfinished | None = None,
   ):
     """Computes nothing yet.
 
     Args:
-      model: the model with its ablation.
-      order: units, most important first.
-      sizes: {key: number of units}.
-      batch: Pairs or Recorded that losses are measured on.
+      units: of the model.
+      order: their numbers, most important first.
+      batch: pairs or sequences that losses are measured on.
       config: says which loss.
       unfinished: keeps the losses for a search that is interrupted.
     """
     self._unfinished = unfinished or Unfinished()
-    self._model, self._order, self._sizes = model, order, sizes
+    self._units, self._order = units, order
     self._batch, self._config = batch, config
-    self._answer = answer_by_gates(model, sizes)
-    self._losses = {}
+    self._answer = answer_by_gates(units)
 
-  def loss(self, keep: Bool[np.ndarray, 'units']) -> float:
-    """Loss of the first k units, given as their mask."""
-    k = int(keep.sum())
-    if k not in self._losses:
-      self._losses[k] = self._unfinished.recall(
-        question('first', keep),
-        lambda: selection_loss(
-          self._batch,
-          self._answer(keep, self._batch),
-          self._config.calibrate,
-          self._config.target_on,
-        ),
-      )
-    return self._losses[k]
+  def loss(self, keep: Mask) -> float:
+    """Loss of a circuit, measured once however often it is asked for."""
+    return self._unfinished.recall(
+      question('first', keep),
+      lambda: selection_loss(
+        self._batch,
+        self._answer(keep, self._batch),
+        self._config.calibrate,
+        self._config.target_on,
+      ),
+    )
 
-  def smallest(
-    self, goal: float, first_guess: int
-  ) -> tuple[int, float, Bool[np.ndarray, 'units']]:
+  def smallest(self, goal: float, first_guess: int) -> tuple[int, float, Mask]:
     """Bisects for a goal.
 
     Args:
@@ -87,4 +76,4 @@ class Ranked:
     """
     k = selection.bisect(self._order, self.loss, goal, max(1, first_guess))
     keep = selection.top(self._order, k)
-    return k, self.loss(keep), settle(self._model, keep, self._sizes)
+    return k, self.loss(keep), self._units.settle(keep)

@@ -42,7 +42,7 @@ def edit_model(
 
   Args:
     model: the model, with a constant ablation.
-    gates: of the circuit, 0 or 1, as from `gated_model.unfold`.
+    gates: of the circuit, 0 or 1, as from `units.unfold`.
 
   Returns:
     Configuration (with biases), parameters and the edits that remain, for

@@ -8,11 +8,10 @@ by the full one. What leads nowhere, or has no effect, goes first, in one step.
 
 import functools
 import heapq
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
 
 from sparse_interp.circuits.ablation import CONSTANT
 from sparse_interp.circuits.answers import (
@@ -20,18 +19,13 @@ from sparse_interp.circuits.answers import (
   answer_by_gates,
   answer_by_small_model,
   selection_loss,
-  unfold_gates,
 )
-from sparse_interp.circuits.gated_model import (
-  GatedModel,
-  gate_slopes,
-  on_edges,
-  slopes_of_units,
-)
+from sparse_interp.circuits.batch import Batch
+from sparse_interp.circuits.gated_model import gate_slopes
 from sparse_interp.circuits.moves import moves
-from sparse_interp.circuits.parts import live_units, parts_of, settle
-from sparse_interp.circuits.selection import flatten, split
 from sparse_interp.circuits.unfinished import Unfinished, question
+from sparse_interp.circuits.units import Mask, Units
+from sparse_interp.models.sites import edge_ends, is_matrix
 
 # Chunks smaller than this share of the units, or this number, are not worth
 # another gradient: single trials take over.
@@ -70,25 +64,23 @@ class Left(NamedTuple):
 
 
 def eliminate(
-  model: GatedModel,
-  keep: Bool[np.ndarray, 'units'],
-  sizes: Mapping[str, int],
-  batch: Any,
+  units: Units,
+  keep: Mask,
+  batch: Batch,
   target: float,
   calibrate: str = 'after',
   target_on: str = 'task',
   progress: Callable[[Left], None] | None = None,
   unfinished: Unfinished | None = None,
-) -> Bool[np.ndarray, 'units']:
+) -> Mask:
   """Drops units while the target is met, until none can be dropped alone.
 
   First what leads nowhere, then chunks in the order of a first-order estimate,
   then single units or the groups of `moves`, what costs least per edge first.
 
   Args:
-    model: the model with its ablation.
+    units: of the model.
     keep: the circuit; must meet the target.
-    sizes: {key: number of units}.
     batch: training pairs or sequences.
     target: largest loss allowed.
     calibrate: 'after' or 'during', as in PruneConfig.
@@ -101,7 +93,7 @@ def eliminate(
     The circuit that is left.
   """
   unfinished = unfinished or Unfinished()
-  by_gates = answer_by_gates(model, sizes)
+  by_gates = answer_by_gates(units)
   batches = {
     'all': batch,
     'some': batch.take(np.arange(min(SOME_PAIRS, batch.size))),
@@ -123,17 +115,17 @@ def eliminate(
     fitted = (1.0, 0.0)
     if calibrate == 'during':
       fitted = batch.calibrate(answer(mask, batch))
-    gates = unfold_gates(model, split(mask.astype(np.float32), sizes))
+    gates = units.unfold(mask)
     kl = float(target_on == 'kl')
-    slope = gate_slopes(model, gates, batches['some'], *fitted, kl)
+    slope = gate_slopes(units.model, gates, batches['some'], *fitted, kl)
     candidates = np.flatnonzero(mask)
-    gain = -flatten(slopes_of_units(slope), sizes)[candidates]
+    gain = -units.slopes(slope)[candidates]
     return candidates[np.argsort(gain, kind='stable')].tolist()
 
-  def without(mask, units):
+  def without(mask, move):
     trial = mask.copy()
-    trial[units] = False
-    return settle(model, trial, sizes)
+    trial[move] = False
+    return units.settle(trial)
 
   last = None, (0, 0)
 
@@ -142,31 +134,31 @@ def eliminate(
     if progress is None:
       return
     if last[0] is not mask:  # counting takes as long as a trial
-      parts = parts_of(model, mask, sizes)
+      parts = units.parts(mask)
       last = mask, (parts.node_count, parts.edge_count)
     pace = unfinished.seconds_per_answer()
     progress(Left(*last[1], number, None if pace is None else pace * trials))
 
-  trial = live_units(model, keep, sizes)
+  trial = units.live(keep)
   if cost(by_gates, trial, 'all') <= target:
     keep = trial
   answer, start = by_gates, keep
-  if model.ablation in CONSTANT:
-    answer = answer_by_small_model(model, keep, sizes)
+  if units.model.ablation in CONSTANT:
+    answer = answer_by_small_model(units, keep)
   # Small models of other circuits round otherwise: the first one counts, too.
   loss = lambda trial: cost(answer, trial, 'all', start)  # noqa: E731
   estimate = lambda trial: cost(answer, trial, 'some', start)  # noqa: E731
   keep = _drop_chunks(keep, loss, cheapest, target, show)
-  keep = settle(model, keep, sizes)
+  keep = units.settle(keep)
   for number in range(_PASSES if keep.sum() <= _TRIED else 0):
     before = keep
     keep = _drop_singly(
       keep,
-      moves(model, keep, sizes),
+      moves(units, keep),
       loss,
       estimate,
       without,
-      _weights(model, keep, sizes),
+      _weights(units, keep),
       target,
       functools.partial(show, number=number + 1),
     )
@@ -175,21 +167,20 @@ def eliminate(
   return keep
 
 
-def _weights(model, keep, sizes):
+def _weights(units, keep):
   """What each unit counts for: the edges that go with it, and a little."""
-  if on_edges(sizes):
+  if units.on_edges:
     weight = {
-      k: np.full(n, 1.0 if '->' in k else 0.5) for k, n in sizes.items()
+      key: np.full(size, 1.0 if is_matrix(key) else 0.5)
+      for key, size in units.sizes.items()
     }
-    return flatten(weight, sizes)
-  weight = {key: np.ones(size) for key, size in sizes.items()}
-  parts = parts_of(model, keep, sizes)
-  for name, kept in parts.edges.items():
-    ends = np.asarray(model.edges[name])[:, kept]
-    for site, channels in zip(name.split('->'), ends, strict=True):
-      key = site if site in sizes else site[:-1].replace('attn.', 'attn.qk')
-      np.add.at(weight[key], channels, 1)
-  return flatten(weight, sizes)
+    return units.flatten(weight)
+  weight = {key: np.ones(size) for key, size in units.sizes.items()}
+  for name, kept in units.parts(keep).edges.items():
+    ends = np.asarray(units.model.edges[name])[:, kept]
+    for site, channels in zip(edge_ends(name), ends, strict=True):
+      np.add.at(weight[units.key_of(site)], channels, 1)
+  return units.flatten(weight)
 
 
 def _drop_chunks(keep, loss, cheapest, target, show):

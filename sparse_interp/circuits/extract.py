@@ -36,7 +36,7 @@ from sparse_interp.models.config import RESIDUAL_SITES
 from sparse_interp.models.gpt import sinusoidal_positions
 from sparse_interp.models.layers import rotary_partner
 from sparse_interp.models.params_hash import hash_params
-from sparse_interp.models.sites import read_site
+from sparse_interp.models.sites import edge_name, read_site
 
 
 def extract_circuit(circuit: Circuit, params: dict) -> SmallModel:
@@ -262,7 +262,7 @@ class _Shrinker:
     if self.edges is None:
       left[self.nodes[source]] = kernel[self.nodes[source]]
     else:
-      rows, columns = self.edges[f'{source}->{target}']
+      rows, columns = self.edges[edge_name(source, target)]
       left[rows, columns] = kernel[rows, columns]
     mean = self.means[source]
     if self.edges is not None:

@@ -16,14 +16,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from sparse_interp.circuits.gated_model import (
-  GatedModel,
-  Units,
-  outputs,
-  unfold,
-)
+from sparse_interp.circuits.batch import Batch
+from sparse_interp.circuits.gated_model import GatedModel, outputs
 from sparse_interp.circuits.gates import heaviside
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.units import ByKey, unfold
 
 
 class GateState(NamedTuple):
@@ -38,9 +35,9 @@ class GateState(NamedTuple):
     step: steps done.
   """
 
-  tau: Units
+  tau: ByKey
   calibration: Float[Array, '2']
-  tau_sum: Units
+  tau_sum: ByKey
   optimizer: Any
   key: Key[Array, '']
   step: Int[Array, '']
@@ -84,7 +81,7 @@ def _optimizer(hyper: Mapping) -> optax.GradientTransformation:
 
 def _chunk_of_steps(
   model: GatedModel,
-  data: Any,
+  data: Batch,
   hyper: Mapping[str, Float[Array, '']],
   state: GateState,
   batches: Int[Array, 'chunk batch'],
@@ -158,7 +155,7 @@ def run_chunks(model, data, hyper, state, batches, wanted, data_axis, in_turn):
 
 def _start(
   hyper: Mapping[str, Float[Array, '']],
-  lead: Units,
+  lead: ByKey,
   seed: UInt32[Array, ''],
   names: tuple[str, ...],
 ) -> GateState:

@@ -1,21 +1,20 @@
 """A model whose parts carry gates: what everything in this room runs.
 
-A unit is what one learned number decides: a node, an edge, or with tied
-queries and keys the same channel of both. Units unfold into gates on sites and
-matrices, and gates into parameters and edits of a model call.
+Gates on sites and matrices become parameters and edits of a model call; which
+gates there are, `units` knows.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, Shaped
+from jaxtyping import Array, Float, Key
 
 from sparse_interp.circuits.ablation import OF_OTHER_PROMPTS, check_ablation
+from sparse_interp.circuits.batch import Batch
 from sparse_interp.circuits.counting import Count
 from sparse_interp.circuits.gates import (
   EdgeIndex,
@@ -27,10 +26,6 @@ from sparse_interp.circuits.gates import (
   nonzero_weights,
 )
 from sparse_interp.models import GPT, GPTConfig, frozen
-from sparse_interp.models.sites import node_sites
-
-# {key: one number per unit}; keys are sites, matrices, or `{layer}.attn.qk`.
-Units = Mapping[str, Float[Array | np.ndarray, '_']]
 
 # Every batch of pairs or sequences runs in this shape.
 BATCH = 32
@@ -94,91 +89,6 @@ def make(
   return GatedModel(config, params, values, edges, running, slots, ablation)
 
 
-def unit_sizes(
-  model: GatedModel, gates: str, final_resid: bool = True, tie_qk: bool = False
-) -> dict[str, int]:
-  """{key: number of units}, in the order of the forward pass.
-
-  Args:
-    model: the model.
-    gates: 'nodes' or 'edges'; with edges, the stream before the last norm
-      keeps gates on its nodes, since no edge reads it.
-    final_resid: whether that stream has gates at all.
-    tie_qk: one unit for the same channel of queries and keys; nodes only.
-  """
-  sizes = {}
-  if gates == 'edges':
-    sizes = {name: index.shape[1] for name, index in model.edges.items()}
-    if final_resid:
-      sizes['final_resid'] = model.config.d_model
-    return sizes
-  for site, width in node_sites(model.config, final_resid).items():
-    if tie_qk and site.endswith('attn.k'):
-      continue
-    if tie_qk and site.endswith('attn.q'):
-      site = site.replace('attn.q', 'attn.qk')
-    sizes[site] = width
-  return sizes
-
-
-def on_edges(sizes: Mapping[str, int]) -> bool:
-  """Whether units are edges, as opposed to nodes."""
-  return any('->' in key for key in sizes)
-
-
-def slopes_of_units(
-  slopes: Mapping[str, Float[Array | np.ndarray, '_']],
-) -> dict[str, Float[Array | np.ndarray, '_']]:
-  """Adds slopes of tied units to those of single gates."""
-  tied = {
-    f'{key}k': slopes[key] + slopes[key[:-1] + 'k']
-    for key in slopes
-    if key.endswith('attn.q') and '->' not in key
-  }
-  return {**slopes, **tied}
-
-
-def gates_of_units(
-  units: Mapping[str, Shaped[Array | np.ndarray, '_']],
-) -> dict[str, Shaped[Array | np.ndarray, '_']]:
-  """Unties units: the gates they stand for, or masks of them."""
-  gates = {}
-  for key, unit in units.items():
-    if key.endswith('attn.qk'):
-      gates[key[:-1]] = gates[key[:-2] + 'k'] = unit
-    else:
-      gates[key] = unit
-  return gates
-
-
-def unfold(
-  model: GatedModel,
-  units: Units,
-  step: Callable[[Array], Array] = lambda unit: jnp.maximum(unit, 0),
-) -> dict[str, Float[Array, '_']]:
-  """Gates of a circuit that consists of these units.
-
-  A node whose incoming edges are all removed is removed with them: it takes
-  its value after AbsTopK, not what a constant product would make of it.
-
-  Args:
-    model: the model.
-    units: by key, 0 or 1, or learned numbers that `step` turns into gates.
-    step: from a learned number to a gate.
-  """
-  widths = node_sites(model.config)
-  gates = {}
-  for key, unit in units.items():
-    gates[key] = step(unit)
-    if '->' in key:
-      target = key.split('->')[1]
-      columns = model.edges[key][1]
-      best = jax.ops.segment_max(unit, columns, widths[target])
-      # A node that no weight reaches has no maximum.
-      gates[target] = step(jnp.where(jnp.isfinite(best), best, -1))
-  return gates_of_units(gates)
-
-
 def _other_values(model, batch, key):
   """Activations of the full model on other prompts, position by position."""
   inputs, positions = batch.partners(model.ablation, key)
@@ -192,7 +102,7 @@ def _other_values(model, batch, key):
 
 
 def run(
-  model: GatedModel, gates: Gates, batch: Any, key: Key[Array, '']
+  model: GatedModel, gates: Gates, batch: Batch, key: Key[Array, '']
 ) -> tuple[Float[Array, '...'], dict[str, Float[Array, '...']]]:
   """Logits and activations of the gated model; see `outputs`."""
   values = model.values
@@ -212,14 +122,14 @@ def run(
 
 
 def outputs(
-  model: GatedModel, gates: Gates, batch: Any, key: Key[Array, '']
+  model: GatedModel, gates: Gates, batch: Batch, key: Key[Array, '']
 ) -> Float[Array, 'size ...']:
   """What the gated model answers; see `task_loss` and `output_loss`.
 
   Args:
     model: the model.
     gates: by site and matrix; what is absent stays whole.
-    batch: Pairs or Recorded.
+    batch: pairs or sequences.
     key: draws other prompts and subsets, for ablations that have them.
   """
   logits, _ = run(model, gates, batch, key)
@@ -230,8 +140,8 @@ _outputs = jax.jit(outputs)
 
 
 def full_batches(
-  batch: Any, seed: int = 0
-) -> Iterator[tuple[Any, Key[Array, '']]]:
+  batch: Batch, seed: int = 0
+) -> Iterator[tuple[Batch, Key[Array, '']]]:
   """BATCH pairs or sequences at a time, and a key to draw with.
 
   The last batch is filled up with what was already there.
@@ -245,7 +155,7 @@ def full_batches(
 def all_outputs(
   model: GatedModel,
   gates: Gates,
-  batch: Any,
+  batch: Batch,
   seed: int = 0,
   count: Count | None = None,
 ) -> Float[np.ndarray, 'size ...']:
@@ -257,7 +167,7 @@ def all_outputs(
   Args:
     model: the model.
     gates: by site and matrix; what is absent stays whole.
-    batch: Pairs or Recorded.
+    batch: pairs or sequences.
     seed: of other prompts and subsets.
     count: called as count(done, in all) after every batch.
   """
@@ -269,18 +179,16 @@ def all_outputs(
   return np.concatenate(parts)[: batch.size]
 
 
-def add_full(model: GatedModel, batch: Any) -> Any:
+def add_full(model: GatedModel, batch: Batch) -> Batch:
   """Pairs with the full model's answers, for losses with a KL part."""
-  if not hasattr(batch, 'full'):
-    return batch
-  return batch._replace(full=jnp.asarray(all_outputs(model, {}, batch)))
+  return batch.with_full(lambda: all_outputs(model, {}, batch))
 
 
 @jax.jit
 def gate_slopes(
   model: GatedModel,
   gates: Gates,
-  batch: Any,
+  batch: Batch,
   scale: Float[Array, ''] | float = 1.0,
   shift: Float[Array, ''] | float = 0.0,
   kl_weight: Float[Array, ''] | float = 0.0,

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sparse_interp.models import GPTConfig, frozen
-from sparse_interp.models.sites import EdgeMatrix, edge_matrices
+from sparse_interp.models.sites import EdgeMatrix, edge_matrices, is_matrix
 from sparse_interp.ops.row_sparse import RowSparse, row_sparse_matmul
 
 # {site: (width,) gates of its nodes} and {name of an EdgeMatrix: (edges,) gates
@@ -126,7 +126,7 @@ def apply_gates(
   edits = {
     site: lambda x, gate=gate, value=values[site]: blend(gate, x, value)
     for site, gate in gates.items()
-    if '->' not in site
+    if not is_matrix(site)
   }
   for matrix in edge_matrices(config):
     if matrix.name not in gates:

@@ -7,48 +7,47 @@ that stands for a conjunction. So whole heads, whole matrices and all edges at
 one node are tried, too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
-from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.units import Mask, Units
+from sparse_interp.models.sites import (
+  edge_ends,
+  has_heads,
+  is_matrix,
+  tied_sites,
+)
 
-Units = Int[np.ndarray, '_']
 
-
-def moves(
-  model: GatedModel,
-  keep: Bool[np.ndarray, 'units'],
-  sizes: Mapping[str, int],
-) -> list[Units]:
+def moves(units: Units, keep: Mask) -> list[Int[np.ndarray, '_']]:
   """Kept units to leave out together, every set of them once.
 
   Single units; all units of a site or matrix, by head where there are heads;
   with gates on edges, all edges at one node, and those of them in one matrix.
 
   Args:
-    model: the model.
+    units: of the model.
     keep: the circuit.
-    sizes: {key: number of units}.
   """
   found = {(unit,): None for unit in np.flatnonzero(keep).tolist()}
-  for group in _groups(model, keep, sizes):
+  for group in _groups(units, keep):
     if group:
       found[tuple(sorted(group))] = None
   return [np.array(group) for group in found]
 
 
-def _groups(model, keep, sizes) -> Iterator[list[int]]:
-  at_node, start = {}, 0
-  for key, size in sizes.items():
+def _groups(units, keep) -> Iterator[list[int]]:
+  model, at_node, start = units.model, {}, 0
+  for key, size in units.sizes.items():
     kept = np.flatnonzero(keep[start : start + size])
-    units = kept + start
-    yield from _by_number(units, _heads(model, key, size)[kept]).values()
-    if '->' in key:
+    own = kept + start
+    yield from _by_number(own, _heads(model, key, size)[kept]).values()
+    if is_matrix(key):
       ends = np.asarray(model.edges[key])[:, kept]
-      for site, channels in zip(key.split('->'), ends, strict=True):
-        for channel, group in _by_number(units, channels).items():
+      for site, channels in zip(edge_ends(key), ends, strict=True):
+        for channel, group in _by_number(own, channels).items():
           at_node.setdefault((site, channel), []).extend(group)
           yield group
     start += size
@@ -57,15 +56,13 @@ def _groups(model, keep, sizes) -> Iterator[list[int]]:
 
 def _heads(model, key, size):
   """Number of the head of each unit; 0 where there are no heads."""
-  source, _, target = key.partition('->')
-  width = model.config.d_head
-  if '->' in key:
-    rows, columns = np.asarray(model.edges[key])
-    if source.endswith('attn.v'):
-      return rows // width
-    return columns // width if '.attn.' in target else np.zeros(size, int)
-  heads = key.endswith(('attn.q', 'attn.k', 'attn.v', 'attn.qk'))
-  return np.arange(size) // width * heads
+  sites, channels = tied_sites(key), np.arange(size)[None]
+  if is_matrix(key):
+    sites, channels = edge_ends(key), np.asarray(model.edges[key])
+  for site, own in zip(sites, channels, strict=False):
+    if has_heads(site):
+      return own // model.config.d_head
+  return np.zeros(size, int)
 
 
 def _by_number(units, numbers):

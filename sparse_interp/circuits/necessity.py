@@ -5,22 +5,13 @@ of the model. Units of that second way are added, the ones whose removal is
 estimated to hurt the rest most first, until the rest no longer knows.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
 
-from sparse_interp.circuits.gated_model import (
-  GatedModel,
-  all_outputs,
-  gate_slopes,
-  gates_of_units,
-  slopes_of_units,
-)
-from sparse_interp.circuits.selection import flatten, split
+from sparse_interp.circuits.batch import Batch
+from sparse_interp.circuits.gated_model import all_outputs, gate_slopes
 from sparse_interp.circuits.unfinished import Unfinished, question
+from sparse_interp.circuits.units import Mask, Units
 
 # A batch of pairs gives the estimates; this many rounds of them are made, and
 # each adds at most so many units before the next.
@@ -29,27 +20,18 @@ _ROUNDS = 16
 _ADDED_PER_ROUND = 8
 
 
-def rest_of(
-  keep: Bool[np.ndarray, 'units'], sizes: Mapping[str, int]
-) -> dict[str, np.ndarray]:
-  """Gates of the model without a circuit: its units off, all else on."""
-  return gates_of_units(split(1 - keep.astype(np.float32), sizes))
-
-
 def add_until_necessary(
-  model: GatedModel,
-  keep: Bool[np.ndarray, 'units'],
-  sizes: Mapping[str, int],
-  batch: Any,
+  units: Units,
+  keep: Mask,
+  batch: Batch,
   floor: float,
   unfinished: Unfinished | None = None,
-) -> Bool[np.ndarray, 'units']:
+) -> Mask:
   """Adds units until ablating the circuit raises the loss to `floor`.
 
   Args:
-    model: the model with its ablation.
+    units: of the model.
     keep: the circuit.
-    sizes: {key: number of units}.
     batch: training pairs.
     floor: loss that the model without the circuit must reach; at most ln 2
       can be asked of a model that is left with no preference.
@@ -64,15 +46,15 @@ def add_until_necessary(
 
   def rest_loss(keep):
     def compute():
-      answers = all_outputs(model, rest_of(keep, sizes), batch)
+      answers = all_outputs(units.model, units.gates_of_rest(keep), batch)
       return float(jnp.mean(batch.losses(answers)))
 
     return unfinished.recall(question('rest', keep), compute)
 
   def best_to_add(keep):
     def compute():
-      slopes = gate_slopes(model, rest_of(keep, sizes), few)
-      gain = np.where(keep, -np.inf, -flatten(slopes_of_units(slopes), sizes))
+      slopes = gate_slopes(units.model, units.gates_of_rest(keep), few)
+      gain = np.where(keep, -np.inf, -units.slopes(slopes))
       return np.argsort(-gain, kind='stable')[:_ADDED_PER_ROUND].tolist()
 
     return unfinished.recall(question('add', keep), compute)

@@ -125,6 +125,6 @@ def _require(field: str, holds: bool, config: PruneConfig, constraint: str):
   if not holds:
     default = PruneConfig.__dataclass_fields__[field].default
     raise ValueError(
-      f'prune.{field} must be {constraint}, got {getattr(config, field)!r}; '
+      f'{field} must be {constraint}, got {getattr(config, field)!r}; '
       f'choose e.g. {default!r}.'
     )

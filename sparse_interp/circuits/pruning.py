@@ -8,8 +8,8 @@ gates end up with, not their number, is what `selection` makes a circuit of.
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from sparse_interp.circuits import attribution, gate_steps, selection
-from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits import attribution, gate_steps
+from sparse_interp.circuits.batch import Batch
+from sparse_interp.circuits.counting import Progress
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.unfinished import Unfinished
-
-# Called with what there is to show: phase, step, steps, task_loss, nodes,
-# seconds_left.
-Progress = Callable[[Mapping[str, Any]], None]
+from sparse_interp.circuits.units import Units
 
 # Steps between two calls of the progress function. One compilation covers all
 # chunks: the steps of the last one that are beyond the end do nothing.
@@ -53,31 +51,24 @@ class Optimized(NamedTuple):
   history: dict[str, list]
 
 
-def _lead(
-  model: GatedModel, data: Any, sizes: Mapping[str, int]
-) -> dict[str, Float[np.ndarray, '_']]:
+def _lead(units: Units, data: Batch) -> dict[str, Float[np.ndarray, '_']]:
   """1 for the unit that attribution ranks first, 0 for the last."""
   some = data.take(np.arange(min(_ATTRIBUTED, data.size)))
   # By size: a unit that makes the loss worse may still be part of the circuit.
-  scores = np.abs(attribution.eap_ig(model, some, sizes))
+  scores = np.abs(attribution.eap_ig(units, some))
   order = attribution.order(scores)
   rank = np.empty(order.size, np.float32)
   rank[order] = np.arange(order.size)
   lead = 1 - np.log1p(rank) / np.log1p(max(order.size - 1, 1))
-  return selection.split(lead.astype(np.float32), sizes)
+  return units.split(lead.astype(np.float32))
 
 
-def _level(sizes):
-  """No unit leads."""
-  return {key: np.zeros(size, np.float32) for key, size in sizes.items()}
-
-
-def _leads(model, jobs, sizes):
+def _leads(units, jobs):
   """Where the gates of each job start from, once for all of equal data."""
-  level, known = _level(sizes), {}
+  level, known = units.filled(0.0), {}
   for data, config, _ in jobs:
     if config.init_attribution > 0 and id(data) not in known:
-      known[id(data)] = _lead(model, data, sizes)
+      known[id(data)] = _lead(units, data)
   return [
     known[id(data)] if config.init_attribution > 0 else level
     for data, config, _ in jobs
@@ -97,9 +88,8 @@ def draw_batches(
 
 
 def optimize(
-  model: GatedModel,
-  data: Any,
-  sizes: Mapping[str, int],
+  units: Units,
+  data: Batch,
   prune_config: PruneConfig,
   seed: int,
   progress: Progress | None = None,
@@ -111,9 +101,8 @@ def optimize(
   function, so that tasks of equal shapes share one compilation.
 
   Args:
-    model: the model with its ablation.
-    data: training Pairs or Recorded.
-    sizes: {key: number of units}, from `gated_model.unit_sizes`.
+    units: of the model with its ablation.
+    data: training pairs or sequences.
     prune_config: hyper-parameters.
     seed: of the initial noise and of the batches.
     progress: called now and then with what there is to show.
@@ -124,11 +113,11 @@ def optimize(
   """
   jobs = [(data, prune_config, seed)]
   return _optimize(
-    functools.partial(gate_steps.run_chunk, model, data),
+    functools.partial(gate_steps.run_chunk, units.model, data),
     gate_steps.start_one,
     jobs,
-    sizes,
-    lambda: _leads(model, jobs, sizes),
+    units,
+    lambda: _leads(units, jobs),
     progress,
     lambda parts: parts[0],
     unfinished or Unfinished(),
@@ -136,9 +125,8 @@ def optimize(
 
 
 def optimize_together(
-  model: GatedModel,
-  jobs: Sequence[tuple[Any, PruneConfig, int]],
-  sizes: Mapping[str, int],
+  units: Units,
+  jobs: Sequence[tuple[Batch, PruneConfig, int]],
   progress: Progress | None = None,
 ) -> list[Optimized]:
   """Several optimisations as one call, vmapped, shared out over all devices.
@@ -146,17 +134,16 @@ def optimize_together(
   Large ones on a single CPU take turns within the call.
 
   Args:
-    model: the model with its ablation.
+    units: of the model with its ablation.
     jobs: data of equal shapes, hyper-parameters with equal `steps` and
       `batch_pairs`, and seed of each.
-    sizes: {key: number of units}.
     progress: called now and then with what the first job has to show.
 
   Returns:
     What `optimize` returns, for each job, to rounding.
   """
   if len(jobs) == 1:
-    return [optimize(model, jobs[0][0], sizes, *jobs[0][1:], progress)]
+    return [optimize(units, *jobs[0], progress)]
   # Jobs know nothing of each other: devices share them out.
   count = math.gcd(len(jobs), jax.device_count())
   mesh = Mesh(np.array(jax.devices()[:count]), ('jobs',))
@@ -164,7 +151,7 @@ def optimize_together(
   shared_out = NamedSharding(mesh, PartitionSpec('jobs'))
 
   batch = jax.eval_shape(jobs[0][0].take, np.arange(jobs[0][1].batch_pairs))
-  numbers = batch.tokens.size * model.config.d_model
+  numbers = batch.tokens.size * units.model.config.d_model
   in_turn = jax.default_backend() == 'cpu' and count == 1 and numbers > _LARGE
 
   def stack(parts):
@@ -174,7 +161,7 @@ def optimize_together(
   data, data_axis = jax.device_put(jobs[0][0], everywhere), None
   if any(own is not jobs[0][0] for own, *_ in jobs):
     data, data_axis = stack([own for own, *_ in jobs]), 0
-  shared_model = jax.device_put(model, everywhere)
+  shared_model = jax.device_put(units.model, everywhere)
 
   def run(hyper, state, indices, wanted):
     # A state that comes back says otherwise where it lies, though it lies
@@ -186,25 +173,25 @@ def optimize_together(
       in_turn=in_turn,
     )
 
-  leads = lambda: _leads(model, jobs, sizes)  # noqa: E731
+  leads = lambda: _leads(units, jobs)  # noqa: E731
   start = gate_steps.start_several
   return _optimize(
-    run, start, jobs, sizes, leads, progress, stack, Unfinished()
+    run, start, jobs, units, leads, progress, stack, Unfinished()
   )
 
 
-def _optimize(run, start, jobs, sizes, leads, progress, stack, unfinished):
+def _optimize(run, start, jobs, units, leads, progress, stack, unfinished):
   """`stack` joins the arrays of all jobs into those that the others take."""
   configs = [config for _, config, _ in jobs]
   steps = configs[0].steps
   chunks = -(-steps // _CHUNK)
   hyper = stack([gate_steps.hyperparameters(config) for config in configs])
   seeds = stack([np.uint32(seed % 2**32) for *_, seed in jobs])
-  begin = lambda leads: start(hyper, stack(leads), seeds, tuple(sizes))  # noqa: E731
+  begin = lambda leads: start(hyper, stack(leads), seeds, tuple(units.sizes))  # noqa: E731
   # (2, jobs, steps): losses and active units.
   numbers = np.zeros((2, len(jobs), chunks * _CHUNK), np.float32)
   known = _restore(
-    unfinished, lambda: begin([_level(sizes)] * len(jobs)), numbers
+    unfinished, lambda: begin([units.filled(0.0)] * len(jobs)), numbers
   )
   state, numbers = known or (begin(leads()), numbers)
   first = int(np.max(state.step))
@@ -235,14 +222,14 @@ def _optimize(run, start, jobs, sizes, leads, progress, stack, unfinished):
         }
       )
   numbers = numbers[:, :, :steps]
-  return [_result(state, numbers, sizes, i) for i in range(len(jobs))]
+  return [_result(state, numbers, units, i) for i in range(len(jobs))]
 
 
-def _result(state, numbers, sizes, job):
+def _result(state, numbers, units, job):
   """What one job has learned."""
   jobs, steps = numbers.shape[1:]
   own = lambda arrays: {  # noqa: E731
-    key: np.asarray(arrays[key]).reshape(jobs, -1)[job] for key in sizes
+    key: np.asarray(arrays[key]).reshape(jobs, -1)[job] for key in units.sizes
   }
   history = {
     'step': list(range(1, steps + 1)),

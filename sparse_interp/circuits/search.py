@@ -15,31 +15,27 @@ ones give the best ranking again, to rounding.
 import math
 import pathlib
 import time
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
+from sparse_interp.circuits.batch import Batch
 from sparse_interp.circuits.bisection import Ranked, goal_for
+from sparse_interp.circuits.counting import Progress
 from sparse_interp.circuits.from_ranking import (
-  Split,
   check_full_loss,
-  part,
   rank_units,
   units_of,
 )
 from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.parts import parts_of
+from sparse_interp.circuits.parted import Split, part
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.pruning import (
-  Optimized,
-  Progress,
-  optimize_together,
-)
+from sparse_interp.circuits.pruning import Optimized, optimize_together
 from sparse_interp.circuits.search_journal import Journal, Ranking
 from sparse_interp.circuits.search_space import configure, propose
 from sparse_interp.circuits.unfinished import identity
+from sparse_interp.circuits.units import Units
 
 
 class SearchResult(NamedTuple):
@@ -47,8 +43,8 @@ class SearchResult(NamedTuple):
 
   Attributes:
     best_config: hyper-parameters of the best trial.
-    best_order: units, most important first, flat in the order of
-      `from_ranking.units_of`.
+    best_order: units as `from_ranking.units_of` numbers them, most important
+      first.
     best_active: how many gates were on.
     trials: of each, in order: `trial` (number), `params` (what was searched),
       `units`, `nodes`, `edges`, `loss` on the selection pairs, `value` (the
@@ -75,7 +71,7 @@ def objective(edges: int, loss: float) -> float:
 
 def search(
   model: GatedModel,
-  train: Any,
+  train: Batch,
   base: PruneConfig,
   trials: int,
   parallel: int,
@@ -92,7 +88,7 @@ def search(
 
   Args:
     model: the model with its ablation.
-    train: training Pairs or Recorded; parted by `from_ranking.part`.
+    train: training pairs or sequences; parted by `parted.part`.
     base: where the search starts, and what it leaves alone.
     trials: how many configurations to try.
     parallel: how many of them at once; memory grows with it.
@@ -112,9 +108,9 @@ def search(
   for name, value in (('trials', trials), ('parallel', parallel)):
     if value < 1:
       raise ValueError(
-        f'search.{name} must be at least 1, got {value}; choose e.g. 8.'
+        f'{name} must be at least 1, got {value}; choose e.g. 8.'
       )
-  sizes = units_of(model, base)
+  units = units_of(model, base)
   data = part(model, train, base)
   full_loss = check_full_loss(model, data.chosen, base)
   goal = goal_for(base.target_loss, base.margin, full_loss)
@@ -126,17 +122,15 @@ def search(
     count = min(parallel, trials - known)
     proposals = propose(base, results, count, seed)
     start = time.monotonic()
-    learned = _learn(
-      model, data, base, proposals, sizes, parallel, seed, progress
-    )
+    learned = _learn(units, data, base, proposals, parallel, seed, progress)
     share = (time.monotonic() - start) / count
     finished, rankings = [], []
     for i, (params, optimized) in enumerate(
       zip(proposals, learned, strict=True)
     ):
       start = time.monotonic()
-      rankings.append(rank_units(optimized, sizes))
-      scored = _score(model, rankings[-1], sizes, data, goal, base)
+      rankings.append(rank_units(optimized, units))
+      scored = _score(units, rankings[-1], data, goal, base)
       seconds = share + time.monotonic() - start
       finished.append(
         {'trial': known + i, 'params': params, **scored, 'seconds': seconds}
@@ -166,11 +160,10 @@ def _best(trials):
 
 
 def _learn(
-  model: GatedModel,
+  units: Units,
   data: Split,
   base: PruneConfig,
   proposals: list[dict[str, float]],
-  sizes: Mapping[str, int],
   parallel: int,
   seed: int,
   progress: Progress | None,
@@ -178,13 +171,12 @@ def _learn(
   """One compiled call; filled up with the first job, it keeps its shape."""
   filled = proposals + proposals[:1] * (parallel - len(proposals))
   jobs = [(data.fitting, configure(base, params), seed) for params in filled]
-  return optimize_together(model, jobs, sizes, progress)[: len(proposals)]
+  return optimize_together(units, jobs, progress)[: len(proposals)]
 
 
 def _score(
-  model: GatedModel,
+  units: Units,
   ranking: Ranking,
-  sizes: Mapping[str, int],
   data: Split,
   goal: float,
   base: PruneConfig,
@@ -194,9 +186,9 @@ def _score(
   Where no part of the ranking reaches the goal, that is the whole model.
   """
   order, active = ranking
-  ranked = Ranked(model, order, sizes, data.chosen, base)
+  ranked = Ranked(units, order, data.chosen, base)
   _, loss, keep = ranked.smallest(goal, active)
-  parts = parts_of(model, keep, sizes)
+  parts = units.parts(keep)
   return {
     'units': int(keep.sum()),
     'nodes': parts.node_count,

@@ -5,24 +5,13 @@ ties there, and a threshold between two ties takes all of them or none: the
 bisection jumps over every size in between. Ranks here are a strict order.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-# Units are numbered through all keys, in the order of the keys.
+# Of a mask of kept units, numbered as in `units`.
 Loss = Callable[[Bool[np.ndarray, 'units']], float]
-
-
-def flatten(by_key: Mapping, sizes: Iterable[str]) -> np.ndarray:
-  """Joins {key: (size,)} to one vector over all units."""
-  return np.concatenate([np.asarray(by_key[key]) for key in sizes])
-
-
-def split(flat: np.ndarray, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-  """Inverse of `flatten`."""
-  ends = np.cumsum(list(sizes.values()))
-  return dict(zip(sizes, np.split(flat, ends[:-1]), strict=True))
 
 
 def rank(
@@ -104,22 +93,3 @@ def _grid(count: int, guess: int | None) -> list[int]:
   powers = [2**i for i in range(count.bit_length())]
   sizes = {0, *powers, *([] if guess is None else [guess])}
   return sorted(k for k in sizes if 0 <= k < count)
-
-
-def random_like(
-  keep: Bool[np.ndarray, 'units'], sizes: Mapping[str, int], seed: int
-) -> Bool[np.ndarray, 'units']:
-  """A random circuit with as many units under each key as `keep`."""
-  rng = np.random.default_rng(seed)
-  drawn = [rng.permutation(mask) for mask in split(keep, sizes).values()]
-  return np.concatenate(drawn)
-
-
-def mask_of(
-  chosen: Mapping[str, Sequence[int] | np.ndarray], sizes: Mapping[str, int]
-) -> Bool[np.ndarray, 'units']:
-  """Mask that keeps exactly the units with these numbers under each key."""
-  keep = {key: np.zeros(size, bool) for key, size in sizes.items()}
-  for key, numbers in chosen.items():
-    keep[key][np.asarray(numbers, int)] = True
-  return flatten(keep, sizes)

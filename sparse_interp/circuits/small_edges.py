@@ -15,7 +15,7 @@ from sparse_interp.circuits.gates import EdgeIndex, Gates, Values
 from sparse_interp.circuits.parts import Parts
 from sparse_interp.circuits.small_model import SmallModel
 from sparse_interp.models import GPTConfig
-from sparse_interp.models.sites import read_site
+from sparse_interp.models.sites import edge_ends, read_site
 
 
 def kept_positions(
@@ -34,7 +34,7 @@ def kept_positions(
   """
   positions = {}
   for name, kept in parts.edges.items():
-    source, target = name.split('->')
+    source, target = edge_ends(name)
     rows, columns = np.asarray(edges[name])[:, kept]
     linear = _linear(small, name)
     number = np.searchsorted(parts.nodes[target], columns)
@@ -56,14 +56,15 @@ def source_means(
   """{matrix name: what its kept sources take when removed}."""
   means = {}
   for name in parts.edges:
-    source = name.split('->')[0]
+    source, _ = edge_ends(name)
     means[name] = values[read_site(config, source)][parts.nodes[source]]
   return means
 
 
 def _part(name):
   """Block number and the field of `Block` that holds a matrix."""
-  layer, kind, site = name.split('->')[1].split('.')
+  _, target = edge_ends(name)
+  layer, kind, site = target.split('.')
   field = {'post_act': 'neurons', 'resid_delta': 'out'}.get(site, site)
   return 2 * int(layer) + (kind == 'mlp'), field
 

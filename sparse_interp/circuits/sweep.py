@@ -15,10 +15,10 @@ from sparse_interp.circuits import gated_model
 from sparse_interp.circuits.answers import answer_by_gates, selection_loss
 from sparse_interp.circuits.bisection import Ranked, goal_for
 from sparse_interp.circuits.elimination import eliminate
-from sparse_interp.circuits.from_ranking import Split, judge
-from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.parts import parts_of, settle
+from sparse_interp.circuits.judging import judge
+from sparse_interp.circuits.parted import Split
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.units import Units
 
 # Published task losses in nats, the loosest first.
 TARGETS = (0.5, 0.35, 0.15, 0.05, 0.035, 0.015, 0.005)
@@ -34,10 +34,9 @@ _MEASURES = (
 
 
 def curve(
-  model: GatedModel,
+  units: Units,
   order: Int[np.ndarray, 'units'],
   active: int,
-  sizes: Mapping[str, int],
   data: Split,
   config: PruneConfig,
   targets: Sequence[float] = TARGETS,
@@ -46,11 +45,10 @@ def curve(
   """The smallest circuit of one ranking for each target.
 
   Args:
-    model: the model with its ablation.
-    order: units, most important first.
+    units: of the model with its ablation.
+    order: their numbers, most important first.
     active: size to begin the first bisection with.
-    sizes: {key: number of units}.
-    data: from `from_ranking.part`.
+    data: from `parted.part`.
     config: margin and kind of loss; its target is not used.
     targets: losses in nats; each bisection begins where the one before ended.
     eliminated: also try every kept unit alone, as pruning does.
@@ -62,12 +60,12 @@ def curve(
     target are None where the full model itself misses it on the selection
     pairs.
   """
-  ranked = Ranked(model, order, sizes, data.chosen, config)
-  whole = gated_model.all_outputs(model, {}, data.chosen)
+  ranked = Ranked(units, order, data.chosen, config)
+  whole = gated_model.all_outputs(units.model, {}, data.chosen)
   loss_of = lambda answers: selection_loss(  # noqa: E731
     data.chosen, answers, config.calibrate, config.target_on
   )
-  full_loss, answer = loss_of(whole), answer_by_gates(model, sizes)
+  full_loss, answer = loss_of(whole), answer_by_gates(units)
   points, guess = [], active
   for target in targets:
     if full_loss > target:
@@ -77,24 +75,23 @@ def curve(
     guess, loss, keep = ranked.smallest(goal, guess)
     if eliminated:
       keep = eliminate(
-        model,
+        units,
         keep,
-        sizes,
         data.chosen,
         goal,
         config.calibrate,
         config.target_on,
       )
-      keep = settle(model, keep, sizes)
+      keep = units.settle(keep)
       loss = loss_of(answer(keep, data.chosen))
-    parts = parts_of(model, keep, sizes)
+    parts = units.parts(keep)
     values = (
       goal,
       int(keep.sum()),
       parts.node_count,
       parts.edge_count,
       loss,
-      judge(model, keep, sizes, data, config).holdout_loss,
+      judge(units, keep, data, config).holdout_loss,
     )
     measures = zip(_MEASURES, values, strict=True)
     points.append({'target': target, **dict(measures)})

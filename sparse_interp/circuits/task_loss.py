@@ -2,10 +2,11 @@
 
 Only the difference between the two answers' logits at one position matters, so
 this is all that pruning and evaluation compute of a model's output. Another
-kind of task is in `output_loss`; both have the same methods, which is all
-that `gated_model` and pruning know of a task.
+kind of task is in `output_loss`; both are a `batch.Batch`, which is all that
+`gated_model` and pruning know of a task.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -51,6 +52,12 @@ class Pairs(NamedTuple):
   def visible(self) -> Bool[Array, 'prompts time']:
     """Positions that hold a prompt, not padding."""
     return jnp.arange(self.tokens.shape[2]) <= self.last.reshape(-1)[:, None]
+
+  def with_full(
+    self, outputs: Callable[[], Float[Array | np.ndarray, 'pairs 2']]
+  ) -> 'Pairs':
+    """The pairs with the full model's answers, for losses with a KL part."""
+    return self._replace(full=jnp.asarray(outputs()))
 
   def read(
     self, logits: Float[Array, 'prompts vocab']

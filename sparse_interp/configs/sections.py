@@ -102,8 +102,22 @@ def read(kind: type, section: Mapping[str, Any], name: str, **more: Any) -> Any:
   try:
     return kind(**values, **more)
   except ValueError as error:
-    # Dataclasses name the section that their fields are in most often.
-    raise ValueError(re.sub(r'^\w+(?=\.)', name, str(error))) from error
+    raise ValueError(in_section(str(error), name, kind)) from error
+
+
+def in_section(message: str, name: str, kind: Any) -> str:
+  """What a library says of its own argument, said of the field of a section.
+
+  Args:
+    message: of the error; it begins with the name of what was wrong, or of
+      the section that such arguments are in most often.
+    name: of the section.
+    kind: the dataclass that the section describes.
+  """
+  words = re.sub(r'^\w+\.', '', message)
+  fields = {field.name for field in dataclasses.fields(kind)}
+  ours = words != message or re.split(r'\W', words, maxsplit=1)[0] in fields
+  return f'{name}.{words}' if ours else message
 
 
 def _allows_none(hint: Any) -> bool:

@@ -196,9 +196,10 @@ def find_circuits(
         on_the_way[name],
       )
     except Unprunable as error:
-      refused.append(error)
-      entries[name]['not_pruned'] = str(error)
-      metrics.say(_PHASE, f'{name:<28} not pruned: {error}')
+      reason = sections.in_section(str(error), 'prune', PruneConfig)
+      refused.append(Unprunable(reason))
+      entries[name]['not_pruned'] = reason
+      metrics.say(_PHASE, f'{name:<28} not pruned: {reason}')
       continue
     if not earlier[name]:
       claim.settle()

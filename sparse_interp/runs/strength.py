@@ -25,15 +25,15 @@ from sparse_interp.circuits import (
   attribution,
   from_ranking,
   gated_model,
+  parted,
   sweep,
   unfinished,
 )
 from sparse_interp.circuits.answers import answer_by_gates
 from sparse_interp.circuits.faithfulness import bootstrap_interval
-from sparse_interp.circuits.from_ranking import Split
 from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.losses import pair_losses
-from sparse_interp.circuits.parts import parts_of
+from sparse_interp.circuits.parted import Split
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.search import search
 from sparse_interp.circuits.task_loss import Pairs, make_pairs
@@ -178,7 +178,7 @@ def compare(
   try:
     for gates in ('nodes', 'edges'):
       base = hyperparameters(config, gates, eliminate=False)
-      data = from_ranking.part(model, train, base)
+      data = parted.part(model, train, base)
       found = search(
         model,
         train,
@@ -207,16 +207,17 @@ def compare(
       if gates == 'edges':
         result['curves'][gates] = _curve(config, model, ranking, data, base)
     base = hyperparameters(config, 'nodes', eliminate=False)
-    sizes = from_ranking.units_of(model, base)
-    scores = attribution.attribution(model, data.fitting, sizes)
-    ranking = attribution.order(scores), sum(sizes.values()) // 8
+    units = from_ranking.units_of(model, base)
+    scores = attribution.attribution(units, data.fitting)
+    ranking = attribution.order(scores), units.count // 8
     result['circuits']['attribution'] = measure(
       *(model, ranking, data, base, test, config.seed, progress),
       on_the_way / 'attribution',
     )
     result['curves']['attribution'] = _curve(config, model, ranking, data, base)
   except from_ranking.Unprunable as error:
-    result = {'not_pruned': str(error)}
+    reason = sections.in_section(str(error), 'prune', PruneConfig)
+    result = {'not_pruned': reason}
   result['versions'] = versions.current()
   sealed.write_json(path, result)
   for directory in on_the_way.glob('*'):
@@ -238,7 +239,7 @@ def measure(
   on_the_way: pathlib.Path,
 ) -> dict[str, Any]:
   """The circuit that a ranking leads to, counted, measured on test pairs."""
-  sizes = from_ranking.units_of(model, config)
+  units = from_ranking.units_of(model, config)
   order, active = ranking
   known = Unfinished(
     on_the_way,
@@ -250,10 +251,10 @@ def measure(
     },
   )
   found = from_ranking.select(
-    model, order, active, sizes, data, config, progress, known
+    units, order, active, data, config, progress, known
   )
-  parts = parts_of(model, found.keep, sizes)
-  answers = answer_by_gates(model, sizes)(found.keep, test)
+  parts = units.parts(found.keep)
+  answers = answer_by_gates(units)(found.keep, test)
   losses = np.asarray(pair_losses(answers, found.scale, found.shift))
   return {
     'nodes': parts.node_count,
@@ -266,5 +267,5 @@ def measure(
 
 
 def _curve(config, model, ranking, data, base):
-  sizes = from_ranking.units_of(model, base)
-  return sweep.curve(model, *ranking, sizes, data, base, config.targets)
+  units = from_ranking.units_of(model, base)
+  return sweep.curve(units, *ranking, data, base, config.targets)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from ml_collections import config_dict
 
-from sparse_interp.circuits.gated_model import GatedModel, unit_sizes
+from sparse_interp.circuits.from_ranking import units_of
+from sparse_interp.circuits.gated_model import GatedModel
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.pruning import optimize, optimize_together
 from sparse_interp.circuits.task_loss import Pairs
@@ -99,7 +100,7 @@ def time_together(
     Seconds of both ways, their ratio, and the largest difference between the
     learned gate parameters, tau in [-1, 1].
   """
-  sizes = unit_sizes(model, config.gates, config.final_resid, config.tie_qk)
+  units = units_of(model, config)
   jobs = [
     (
       data,
@@ -110,10 +111,10 @@ def time_together(
   ]
 
   def together():
-    return optimize_together(model, jobs, sizes)
+    return optimize_together(units, jobs)
 
   def in_sequence():
-    return [optimize(model, data, sizes, *job) for data, *job in jobs]
+    return [optimize(units, *job) for job in jobs]
 
   seconds = {'together': [], 'in_sequence': []}
   results = {'together': together(), 'in_sequence': in_sequence()}

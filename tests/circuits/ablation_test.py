@@ -44,7 +44,7 @@ def test_constants_are_zero_or_the_given_means_or_those_of_the_task(known):
       np.testing.assert_array_equal(found[kind][site], np.full(width, 3))
   # Half of the prompts add what the other half takes away.
   assert abs(float(found['task_mean']['0.attn.act_in'][0])) < 1e-6
-  with pytest.raises(ValueError, match=r"prune\.ablation .* got 'noise'"):
+  with pytest.raises(ValueError, match=r"ablation .* got 'noise'"):
     ablation.constants(known.config, known.params, means, 'noise', pairs)
 
 

@@ -11,10 +11,9 @@ import pytest
 from sparse_interp.circuits import (
   extract,
   gated_model,
-  parts,
-  selection,
   small_model,
 )
+from sparse_interp.circuits import units as units_lib
 from sparse_interp.circuits.ablation import CONSTANT, constants
 from sparse_interp.circuits.edited_model import edit_model
 from sparse_interp.circuits.gates import apply_gates
@@ -140,15 +139,14 @@ def _gated_logits(model, gates, tokens):
   return np.asarray(_run_gated(model, gates, tokens))
 
 
-def _draw(model, sizes, share, rng):
+def _draw(units, share, rng):
   """A random circuit; of edges, more, so that there are paths."""
-  keep = rng.random(sum(sizes.values())) < share
-  masks = selection.split(keep, sizes)
+  masks = units.split(rng.random(units.count) < share)
   if share < 0.5:
     for key in ('0.attn.v', '1.mlp.act_in'):
       if key in masks:
         masks[key][:] = False
-  return parts.settle(model, selection.flatten(masks, sizes), sizes)
+  return units.settle(units.flatten(masks))
 
 
 # Every case compiles three models for each ablation.
@@ -167,15 +165,12 @@ def test_gated_small_and_edited_model_give_the_same_logits(name, gates):
     )
     for kind in CONSTANT
   ]
-  sizes = gated_model.unit_sizes(models[0], gates, 'rectified' not in name)
-  ones = {key: np.ones(size, np.float32) for key, size in sizes.items()}
-  whole = gated_model.unfold(models[0], ones)
+  units = units_lib.make(models[0], gates, 'rectified' not in name)
+  whole = units_lib.unfold(models[0], units.filled(1.0))
   full = _gated_logits(models[0], whole, tokens)
   for share in (0.15, 0.6) if gates == 'nodes' else (0.7,):
-    keep = _draw(models[0], sizes, share, rng)
-    units = selection.split(keep.astype(np.float32), sizes)
-    on = gated_model.unfold(models[0], units)
-    made = parts.parts_of(models[0], keep, sizes)
+    keep = _draw(units, share, rng)
+    on, made = units.unfold(keep), units.parts(keep)
     edges = made.edges if gates == 'edges' else None
     for model in models:
       expected = _gated_logits(model, on, tokens)
@@ -206,11 +201,8 @@ def test_gated_small_and_edited_model_give_the_same_logits(name, gates):
 def test_removal_becomes_parameters_wherever_no_abs_topk_acts(name, left):
   config, params, means, _, rng = _case(name)
   model = gated_model.make(config, params, means)
-  sizes = gated_model.unit_sizes(model, 'nodes')
-  keep = _draw(model, sizes, 0.5, rng)
-  on = gated_model.unfold(
-    model, selection.split(keep.astype(np.float32), sizes)
-  )
+  units = units_lib.make(model, 'nodes')
+  on = units.unfold(_draw(units, 0.5, rng))
   _, edited, edits = edit_model(model, on)
   assert sorted(edits) == left
   kept = np.asarray(on['0.mlp.act_in']) > 0
@@ -238,8 +230,8 @@ def test_gates_of_the_small_model_remove_further_nodes_at_one_position():
   }
   fewer = {site: kept[::2] for site, kept in nodes.items()}
   model = gated_model.make(config, params, means)
-  keep = selection.mask_of(fewer, sites).astype(np.float32)
-  on = gated_model.unfold(model, selection.split(keep, sites))
+  units = units_lib.make(model, 'nodes')
+  on = units.unfold(units.mask_of(fewer))
   expected = _gated_logits(model, on, tokens)
   small = extract.shrink(config, params, nodes, means)
   removed = {

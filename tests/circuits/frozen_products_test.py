@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from sparse_interp.circuits import ablation, gated_model, pruning, task_loss
+from sparse_interp.circuits import units as units_lib
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.models.means import site_means
 from sparse_interp.models.sites import edge_matrices
@@ -20,9 +21,9 @@ def _both(known, kind='mean'):
 
 def _gates(model, kind, seed=0):
   rng = np.random.default_rng(seed)
-  sizes = gated_model.unit_sizes(model, kind)
-  units = {key: np.float32(rng.random(n)) for key, n in sizes.items()}
-  return gated_model.unfold(model, units)
+  sizes = units_lib.make(model, kind).sizes
+  by_key = {key: np.float32(rng.random(n)) for key, n in sizes.items()}
+  return units_lib.unfold(model, by_key)
 
 
 def test_every_matrix_has_its_weights_in_the_frozen_kernel(known):
@@ -68,16 +69,13 @@ def test_gates_learned_alone_and_together_are_those_of_dense_products(
 ):
   config = PruneConfig(gates=kind, steps=4, batch_pairs=8, init_attribution=0.0)
   pairs = task_loss.make_pairs(known.train)
-  dense, sparse = _both(known)
-  sizes = gated_model.unit_sizes(dense, kind)
-  wanted = [
-    pruning.optimize(dense, pairs, sizes, config, seed) for seed in (0, 1)
-  ]
+  dense, sparse = (units_lib.make(model, kind) for model in _both(known))
+  wanted = [pruning.optimize(dense, pairs, config, seed) for seed in (0, 1)]
   jobs = [(pairs, config, seed) for seed in (0, 1)]
-  together = pruning.optimize_together(sparse, jobs, sizes)
-  alone = pruning.optimize(sparse, pairs, sizes, config, 0)
+  together = pruning.optimize_together(sparse, jobs)
+  alone = pruning.optimize(sparse, pairs, config, 0)
   for one, other in zip([*together, alone], [*wanted, wanted[0]], strict=True):
-    for key in sizes:
+    for key in dense.sizes:
       np.testing.assert_allclose(one.tau[key], other.tau[key], atol=1e-4)
 
 
@@ -97,4 +95,4 @@ def test_means_are_those_of_dense_products(known, monkeypatch):
 def test_products_are_named_in_the_hyper_parameters():
   with pytest.raises(ValueError) as error:
     PruneConfig(products='csr')
-  assert 'prune.products must be one of auto, dense, row_s' in str(error.value)
+  assert 'products must be one of auto, dense, row_s' in str(error.value)

@@ -78,19 +78,6 @@ def test_a_guess_that_meets_is_never_exceeded():
   assert selection.bisect(np.arange(7400), loss, 0.5, 151) == 151
 
 
-def test_random_circuit_has_as_many_units_under_each_key():
-  sizes = {'a': 10, 'b': 6}
-  keep = selection.mask_of({'a': [0, 3, 4]}, sizes)
-  first = selection.random_like(keep, sizes, 0)
-  assert [int(m.sum()) for m in selection.split(first, sizes).values()] == [
-    3,
-    0,
-  ]
-  again, other = (selection.random_like(keep, sizes, s) for s in (0, 1))
-  np.testing.assert_array_equal(first, again)
-  assert not np.array_equal(first, other)
-
-
 @hypothesis.given(
   st.lists(st.sampled_from([-1.0, 1.0]), min_size=2, max_size=60),
   st.integers(0, 60),
@@ -104,16 +91,3 @@ def test_bisection_stops_at_any_size_though_all_gates_are_at_a_bound(tau, size):
   assert np.unique(selection.scores(order)).size == tau.size
   loss = lambda keep: 0.0 if keep.sum() >= size else 1.0  # noqa: E731
   assert selection.bisect(order, loss, 0.5, int((tau > 0).sum())) == size
-
-
-def test_mask_and_split_are_inverse_in_the_order_of_the_keys():
-  sizes = {'a': 3, 'b': 0, 'c': 2}
-  keep = selection.mask_of({'c': [1], 'a': [0, 2]}, sizes)
-  assert keep.tolist() == [True, False, True, False, True]
-  parts = selection.split(keep, sizes)
-  assert {k: m.tolist() for k, m in parts.items()} == {
-    'a': [True, False, True],
-    'b': [],
-    'c': [False, True],
-  }
-  np.testing.assert_array_equal(selection.flatten(parts, sizes), keep)

@@ -8,6 +8,8 @@ import pytest
 from sparse_interp.circuits import (
   bisection,
   from_ranking,
+  parted,
+  selection,
   sweep,
   task_loss,
 )
@@ -25,17 +27,16 @@ _UNREACHABLE = 1e-9
 
 @pytest.fixture(scope='module')
 def setup(known):
-  """Model, sizes, data, and the ranking that has the true nodes first."""
-  model = known.model
-  sizes = from_ranking.units_of(model, _CONFIG)
-  data = from_ranking.part(model, task_loss.make_pairs(known.train), _CONFIG)
-  order = np.argsort(~known.true_units(sizes), kind='stable')
-  return model, sizes, data, order
+  """Units, data, and the ranking that has the true nodes first."""
+  units = from_ranking.units_of(known.model, _CONFIG)
+  data = parted.part(known.model, task_loss.make_pairs(known.train), _CONFIG)
+  order = np.argsort(~known.true_units(units), kind='stable')
+  return units, data, order
 
 
 def _curve(setup, targets, **options):
-  model, sizes, data, order = setup
-  return sweep.curve(model, order, 8, sizes, data, _CONFIG, targets, **options)
+  units, data, order = setup
+  return sweep.curve(units, order, 8, data, _CONFIG, targets, **options)
 
 
 def test_a_good_ranking_gives_sizes_that_fall_with_looser_targets(setup):
@@ -61,8 +62,8 @@ def test_what_the_full_model_misses_is_unreachable(setup):
 
 
 def test_elimination_mends_a_bad_ranking(setup):
-  model, sizes, data, order = setup
-  bad = (model, sizes, data, order[::-1].copy())
+  units, data, order = setup
+  bad = (units, data, order[::-1].copy())
   (bisected,) = _curve(bad, (0.15,))
   (eliminated,) = _curve(bad, (0.15,), eliminated=True)
   assert bisected['edges'] > eliminated['edges'] == 2
@@ -70,9 +71,9 @@ def test_elimination_mends_a_bad_ranking(setup):
 
 
 def test_no_size_is_answered_twice(setup, monkeypatch):
-  model, sizes, data, order = setup
+  units, data, order = setup
   asked = []
-  ranked = bisection.Ranked(model, order, sizes, data.chosen, _CONFIG)
+  ranked = bisection.Ranked(units, order, data.chosen, _CONFIG)
   answer = ranked._answer
   monkeypatch.setattr(
     ranked,
@@ -84,12 +85,20 @@ def test_no_size_is_answered_twice(setup, monkeypatch):
   assert len(asked) == len(set(asked)) > 0
 
 
+def test_circuits_of_one_size_are_told_apart(setup):
+  units, data, order = setup
+  ranked = bisection.Ranked(units, order, data.chosen, _CONFIG)
+  right, wrong = (selection.top(one, 4) for one in (order, order[::-1]))
+  assert ranked.loss(right) <= 0.15 < ranked.loss(wrong)
+  assert ranked.loss(right) <= 0.15
+
+
 def test_edges_can_be_swept_too(setup):
-  model, _, data, _ = setup
+  nodes, data, _ = setup
   config = dataclasses.replace(_CONFIG, gates='edges')
-  sizes = from_ranking.units_of(model, config)
-  order = np.arange(sum(sizes.values()))
-  (point,) = sweep.curve(model, order, 8, sizes, data, config, (0.15,))
+  units = from_ranking.units_of(nodes.model, config)
+  order = np.arange(units.count)
+  (point,) = sweep.curve(units, order, 8, data, config, (0.15,))
   assert 2 <= point['edges'] <= point['units'] <= order.size
 
 

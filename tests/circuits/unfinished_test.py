@@ -14,6 +14,7 @@ from sparse_interp.circuits import (
   task_loss,
   unfinished,
 )
+from sparse_interp.circuits import units as units_lib
 from sparse_interp.circuits.prune_config import PruneConfig
 
 _CONFIG = PruneConfig(
@@ -176,11 +177,11 @@ def test_an_answer_is_recalled_as_it_was(tmp_path):
 @pytest.mark.slow
 def test_an_elimination_says_how_long_it_still_takes(known):
   shown = []
-  sizes = {key: index.shape[1] for key, index in known.model.edges.items()}
-  keep = np.ones(sum(sizes.values()), bool)
+  units = units_lib.make(known.model, 'edges', final_resid=False)
+  keep = np.ones(units.count, bool)
   pairs = task_loss.make_pairs(known.train).take(np.arange(16))
   elimination.eliminate(
-    known.model, keep, sizes, pairs, 0.3, 'during', progress=shown.append
+    units, keep, pairs, 0.3, 'during', progress=shown.append
   )
   assert {left.number for left in shown} >= {0, 1}
   # Before the first trial nothing is known of their pace.
