@@ -19,6 +19,7 @@ from sparse_interp.circuits.gated_model import all_outputs
 from sparse_interp.circuits.small_edges import (
   gate_small_edges,
   kept_positions,
+  product_into,
   source_means,
 )
 from sparse_interp.circuits.units import Mask, Units
@@ -67,21 +68,13 @@ def _small_answers(small, positions, means, batch, gates):
     for name, (_, _, number) in positions.items():
       # A node goes with its last incoming edge, as in `units.unfold`.
       _, target = edge_ends(name)
-      size = _kept_at(small, target)
+      product = product_into(small, target)
+      size = 0 if product is None else product.mean.shape[0]
       best = jax.ops.segment_max(gates[name], number, size)
       sites[target] = jnp.maximum(best, 0)
     small = gate_small_edges(small, positions, means, gates)
   logits = small_model.apply(small, gates=sites, **batch.inputs())
   return batch.read(logits)
-
-
-def _kept_at(small, site):
-  layer, kind, name = site.split('.')
-  block = small.blocks[2 * int(layer) + (kind == 'mlp')]
-  if name == 'resid_delta':
-    return block.write.shape[0]
-  linear = block.neurons if name == 'post_act' else getattr(block, name)
-  return 0 if linear is None else linear.mean.shape[0]
 
 
 def answer_by_small_model(units: Units, keep: Mask) -> Answer:

@@ -9,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-Number = Float[Array, ''] | float
+from sparse_interp.circuits.losses import Number
+
 Outputs = Float[Array | np.ndarray, 'size ...']
 
 

@@ -2,7 +2,7 @@
 
 from sparse_interp.circuits.circuit import Circuit
 from sparse_interp.circuits.extract import extract_circuit
-from sparse_interp.circuits.small_model import SmallModel
+from sparse_interp.circuits.small_arrays import SmallModel
 from sparse_interp.models.model import Model
 
 

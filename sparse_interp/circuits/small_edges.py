@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from sparse_interp.circuits.gates import EdgeIndex, Gates, Values
 from sparse_interp.circuits.parts import Parts
-from sparse_interp.circuits.small_model import SmallModel
+from sparse_interp.circuits.small_arrays import Linear, SmallModel
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.sites import edge_ends, read_site
 
@@ -36,7 +36,7 @@ def kept_positions(
   for name, kept in parts.edges.items():
     source, target = edge_ends(name)
     rows, columns = np.asarray(edges[name])[:, kept]
-    linear = _linear(small, name)
+    linear = product_into(small, target)
     number = np.searchsorted(parts.nodes[target], columns)
     # Kernels keep all their columns where AbsTopK acts.
     wide = linear is not None and linear.kept is not None
@@ -61,16 +61,16 @@ def source_means(
   return means
 
 
-def _part(name):
-  """Block number and the field of `Block` that holds a matrix."""
-  _, target = edge_ends(name)
+def _place(target):
+  """Block number and the field of `Block` with the product that writes it."""
   layer, kind, site = target.split('.')
   field = {'post_act': 'neurons', 'resid_delta': 'out'}.get(site, site)
   return 2 * int(layer) + (kind == 'mlp'), field
 
 
-def _linear(small, name):
-  number, field = _part(name)
+def product_into(small: SmallModel, target: str) -> Linear | None:
+  """The product that writes a site; None where no node of it is kept."""
+  number, field = _place(target)
   return getattr(small.blocks[number], field)
 
 
@@ -90,7 +90,7 @@ def gate_small_edges(
   """
   blocks = list(small.blocks)
   for name, (rows, columns, _) in positions.items():
-    number, field = _part(name)
+    number, field = _place(edge_ends(name)[1])
     block = blocks[number]
     linear = getattr(block, field)
     if linear is None or not rows.shape[0]:

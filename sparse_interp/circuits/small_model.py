@@ -1,7 +1,8 @@
-"""A circuit as a small dense model: its arrays and its one apply function.
+"""A circuit as a small dense model: its one apply function.
 
-Only kept rows and columns are here; what removal made constant has been folded
-into biases and tables by `extract`. Two things need more than the kept nodes:
+Its arrays hold kept rows and columns only; what removal made constant has been
+folded into biases and tables by `extract`. Two things need more than the kept
+nodes:
 
 - AbsTopK. A node survives if fewer than k channels of its site are larger, and
   the others compete with the values they have before they are removed. Where
@@ -12,17 +13,13 @@ into biases and tables by `extract`. Two things need more than the kept nodes:
   on the token alone: a table.
 """
 
-import dataclasses
-import functools
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sparse_interp.circuits.gates import Gates, blend
-from sparse_interp.models import GPTConfig
+from sparse_interp.circuits.small_arrays import SmallModel
 from sparse_interp.models.layers import (
   activate,
   keys_seen,
@@ -35,109 +32,6 @@ from sparse_interp.ops.topk import abs_topk
 # Up to this many kept nodes, comparing each with its whole site is cheaper
 # than finding the threshold of the site.
 _RANKED = 24
-
-
-class Read(NamedTuple):
-  """Norm of the residual stream and the kept channels of an act_in site."""
-
-  gain: Float[Array, 'carried'] | None
-  bias: Float[Array, 'carried'] | None
-  rest_square: Float[Array, 'vocab'] | None  # of channels not carried
-  residual: Int[Array, '_']  # carried channels that go on
-  positions: Float[Array, 'context _'] | None  # normalised, appended
-  kept: Int[Array, 'kept'] | None  # columns to keep; None: all are
-  mean: Float[Array, 'kept']
-
-
-class Linear(NamedTuple):
-  """Product from kept inputs, and which of its columns are kept nodes."""
-
-  kernel: Float[Array, 'inputs columns']
-  bias: Float[Array, 'columns']
-  kept: Int[Array, 'kept'] | None  # None: all columns are
-  mean: Float[Array, 'kept']
-
-
-class Heads(NamedTuple):
-  """Attention patterns of the heads that matter.
-
-  Scores sum over `slots`: channels whose query or key is a kept node, or is
-  rotated by position. The side that is not kept, before its rotation, and all
-  other channels are constants.
-  """
-
-  query: Float[Array, 'slots']  # constants, overwritten by kept nodes
-  key: Float[Array, 'slots']
-  query_from: Int[Array, '_']  # which kept q go ...
-  query_to: Int[Array, '_']  # ... into which slots
-  key_from: Int[Array, '_']
-  key_to: Int[Array, '_']
-  slot_of: Float[Array, 'heads slots']  # 1 where a slot belongs to a head
-  constant: Float[Array, 'heads']  # score of all other channels
-  channel: Int[Array, 'slots']  # of its head
-  partner: Int[Array, 'slots']  # slot it is rotated with, or itself
-  sink: Float[Array, 'heads'] | None
-  value_head: Int[Array, 'values']  # head of each kept v
-  # With a sink, attention sums to less than 1 and scales removed v's means.
-  total_kernel: Float[Array, 'heads columns'] | None
-
-
-class Block(NamedTuple):
-  """Half a block: what it reads, computes and adds to the stream."""
-
-  read: Read | None
-  q: Linear | None
-  k: Linear | None
-  v: Linear | None
-  heads: Heads | None
-  neurons: Linear | None
-  out: Linear | None
-  write: Int[Array, '_']  # carried channels that kept nodes add to
-  constant: Float[Array, 'carried']  # what removed nodes add
-
-
-class Unembed(NamedTuple):
-  """Last norm and unembedding of kept channels; the rest is constant."""
-
-  channels: Int[Array, 'kept']
-  mean: Float[Array, 'kept'] | None
-  gain: Float[Array, 'kept']
-  rest_count: Float[Array, '']  # removed channels ...
-  rest_mean: Float[Array, '']  # ... their mean
-  rest_spread: Float[Array, '']  # ... and squared distance from it
-  kernel: Float[Array, 'kept outputs']
-  rest_logits: Float[Array, 'outputs']
-  rest_gain: Float[Array, 'outputs']
-  bias: Float[Array, 'outputs']
-  bigram_table: Float[Array, 'vocab vocab'] | None
-
-
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=['embedding', 'added', 'blocks', 'unembed'],
-  meta_fields=['config'],
-)
-@dataclasses.dataclass(frozen=True)
-class SmallModel:
-  """A circuit that left home; see `apply`.
-
-  Attributes:
-    config: the model it was taken from.
-    embedding: of the carried channels of the residual stream.
-    added: positions added to the embedding, or None.
-    blocks: attention and MLP of each layer, in order.
-    unembed: last norm and unembedding.
-  """
-
-  config: GPTConfig
-  embedding: Float[Array, 'vocab carried']
-  added: Float[Array, 'context carried'] | None
-  blocks: tuple[Block, ...]
-  unembed: Unembed
-
-  def size(self) -> int:
-    """Number of scalars, tables by token included."""
-    return sum(array.size for array in jax.tree.leaves(self))
 
 
 def keep_largest(
