@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from sparse_interp.circuits import gated_model
 from sparse_interp.circuits import units as units_lib
 from sparse_interp.circuits.circuit import Circuit, parts_of_circuit
 from sparse_interp.circuits.counting import Progress
 from sparse_interp.circuits.faithfulness import FORMULAS, evaluate
-from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.task_loss import make_pairs
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.prune_task import hash_pairs
-from sparse_interp.circuits.task_loss import make_pairs
 from sparse_interp.circuits.units import Mask, Units
 from sparse_interp.files.verdict import Number, Verdict, number
 from sparse_interp.models.model import Model

@@ -53,7 +53,7 @@ from jaxtyping import Float, Int
 
 import sparse_interp
 from sparse_interp.circuits import circuit_check
-from sparse_interp.circuits.gates import EdgeIndex
+from sparse_interp.circuits.gating.gates import EdgeIndex
 from sparse_interp.circuits.parts import Parts
 from sparse_interp.files import circuit_files
 from sparse_interp.models import GPTConfig

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from sparse_interp.circuits import calibration
-from sparse_interp.circuits.answers import answer_by_gates
 from sparse_interp.circuits.counting import Count, Progress, counting
-from sparse_interp.circuits.gated_model import GatedModel, all_outputs
-from sparse_interp.circuits.losses import kl_losses, pair_losses
-from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.circuits.gating import calibration
+from sparse_interp.circuits.gating.gated_model import GatedModel, all_outputs
+from sparse_interp.circuits.gating.losses import kl_losses, pair_losses
+from sparse_interp.circuits.gating.task_loss import Pairs
+from sparse_interp.circuits.selecting.answers import answer_by_gates
 from sparse_interp.circuits.units import Mask, Units
 
 FORMULAS = {

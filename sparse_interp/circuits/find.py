@@ -9,25 +9,25 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sparse_interp.circuits import examples as examples_lib
-from sparse_interp.circuits import gated_model
-from sparse_interp.circuits.ablation import constants
-from sparse_interp.circuits.batch import Batch
 from sparse_interp.circuits.circuit import Circuit, list_edges
 from sparse_interp.circuits.counting import Progress
 from sparse_interp.circuits.faithfulness import FORMULAS, evaluate
-from sparse_interp.circuits.from_ranking import (
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.ablation import constants
+from sparse_interp.circuits.gating.batch import Batch
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.losses import KL_LOSS, TASK_LOSS
+from sparse_interp.circuits.gating.task_loss import make_pairs
+from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.ranking.pruning import optimize
+from sparse_interp.circuits.selecting.from_ranking import (
   PruneResult,
   check_full_loss,
   rank_units,
   select,
   units_of,
 )
-from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.losses import KL_LOSS, TASK_LOSS
-from sparse_interp.circuits.parted import part
-from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.pruning import optimize
-from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.circuits.selecting.parted import part
 from sparse_interp.circuits.unfinished import (
   Unfinished,
   identity,

@@ -19,8 +19,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from sparse_interp.circuits.ablation_names import CONSTANT, OF_OTHER_PROMPTS
-from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.gating.ablation_names import (
+  CONSTANT,
+  OF_OTHER_PROMPTS,
+)
+from sparse_interp.circuits.gating.gated_model import GatedModel
 from sparse_interp.models.layers import rotary_partner
 from sparse_interp.models.sites import (
   edge_ends,

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from sparse_interp.circuits.ablation_names import check_ablation
+from sparse_interp.circuits.gating.ablation_names import check_ablation
 from sparse_interp.models.config import PRODUCTS
 
 _CHOICES = {

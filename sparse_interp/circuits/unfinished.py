@@ -23,8 +23,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from sparse_interp.circuits.batch import Batch
-from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.gating.batch import Batch
+from sparse_interp.circuits.gating.gated_model import GatedModel
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.files import whole_file
 from sparse_interp.files import workdir as workdir_lib

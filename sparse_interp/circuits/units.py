@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from sparse_interp.circuits import parts as parts_lib
-from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.gating.gated_model import GatedModel
 from sparse_interp.circuits.parts import Masks, Parts
 from sparse_interp.models.sites import (
   edge_ends,

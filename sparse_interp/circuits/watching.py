@@ -6,9 +6,13 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from sparse_interp.circuits.batch import Batch
-from sparse_interp.circuits.gated_model import GatedModel, full_batches, run
-from sparse_interp.circuits.gates import Gates
+from sparse_interp.circuits.gating.batch import Batch
+from sparse_interp.circuits.gating.gated_model import (
+  GatedModel,
+  full_batches,
+  run,
+)
+from sparse_interp.circuits.gating.gates import Gates
 
 
 def watch(

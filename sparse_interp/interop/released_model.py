@@ -9,13 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sparse_interp.circuits import circuit as circuit_lib
-from sparse_interp.circuits import examples, gated_model
+from sparse_interp.circuits import examples
 from sparse_interp.circuits import units as units_lib
 from sparse_interp.circuits.circuit import Circuit
-from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.gates import apply_gates
-from sparse_interp.circuits.losses import TASK_LOSS, pair_losses
-from sparse_interp.circuits.task_loss import Pairs, make_pairs
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.gates import apply_gates
+from sparse_interp.circuits.gating.losses import TASK_LOSS, pair_losses
+from sparse_interp.circuits.gating.task_loss import Pairs, make_pairs
 from sparse_interp.interop.released_circuit import Released
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.params_hash import hash_params

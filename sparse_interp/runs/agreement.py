@@ -11,13 +11,14 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from sparse_interp.circuits import gated_model, small_model
 from sparse_interp.circuits import units as units_lib
-from sparse_interp.circuits.ablation import CONSTANT, constants
-from sparse_interp.circuits.edited_model import edit_model
-from sparse_interp.circuits.extract import shrink
-from sparse_interp.circuits.gates import apply_gates
-from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.circuits.extracted import small_model
+from sparse_interp.circuits.extracted.extract import shrink
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.ablation import CONSTANT, constants
+from sparse_interp.circuits.gating.edited_model import edit_model
+from sparse_interp.circuits.gating.gates import apply_gates
+from sparse_interp.circuits.gating.task_loss import Pairs
 from sparse_interp.circuits.units import Mask, Units
 from sparse_interp.models import GPT
 from sparse_interp.models.model import Model

@@ -13,20 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from sparse_interp.circuits import (
-  attribution,
-  from_ranking,
-  gated_model,
-  pruning,
-  selection,
-)
 from sparse_interp.circuits import units as units_lib
-from sparse_interp.circuits.ablation import constants, task_means
-from sparse_interp.circuits.answers import answer_by_gates
-from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.output_loss import Recorded, make_recorded
-from sparse_interp.circuits.parted import Split
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.ablation import constants, task_means
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.output_loss import Recorded, make_recorded
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.ranking import attribution, pruning, ranks
+from sparse_interp.circuits.selecting import from_ranking
+from sparse_interp.circuits.selecting.answers import answer_by_gates
+from sparse_interp.circuits.selecting.parted import Split
 from sparse_interp.circuits.units import Mask, Units
 from sparse_interp.interop import CompiledProgram, component_edges, edge_groups
 from sparse_interp.interop.components import Edge, components
@@ -132,7 +128,7 @@ def find_circuit(
   final = np.zeros(program.config.d_model, bool)
   final[parts.nodes['final_resid']] = True
   kept = _as_matrices(model, parts.edges)
-  scores = units.split(selection.scores(order))
+  scores = units.split(ranks.scores(order))
   return Found(
     component_edges(program, kept, final),
     frozenset(_entries(model, parts.edges)),

@@ -6,18 +6,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from sparse_interp.circuits import (
-  attribution,
-  find,
-  from_ranking,
-  gated_model,
-  parted,
-)
-from sparse_interp.circuits.answers import answer_by_gates
+from sparse_interp.circuits import find
 from sparse_interp.circuits.counting import Progress
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.task_loss import make_pairs
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.ranking import attribution
 from sparse_interp.circuits.recovery import set_scores
-from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.circuits.selecting import from_ranking, parted
+from sparse_interp.circuits.selecting.answers import answer_by_gates
 from sparse_interp.files import model_files
 from sparse_interp.interop.planted import draw, plant
 from sparse_interp.interop.planted_programs import Program

@@ -21,10 +21,11 @@ from ml_collections import config_dict
 
 from sparse_interp.benchmarks.about import about
 from sparse_interp.benchmarks.case import error_of
-from sparse_interp.circuits import gated_model, pruning
 from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.task_loss import Pairs
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.circuits.ranking import pruning
 from sparse_interp.files import sealed
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig, frozen

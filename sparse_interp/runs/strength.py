@@ -21,22 +21,18 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from sparse_interp.circuits import (
-  attribution,
-  from_ranking,
-  gated_model,
-  parted,
-  sweep,
-  unfinished,
-)
-from sparse_interp.circuits.answers import answer_by_gates
+from sparse_interp.circuits import unfinished
 from sparse_interp.circuits.faithfulness import bootstrap_interval
-from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.losses import pair_losses
-from sparse_interp.circuits.parted import Split
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.losses import pair_losses
+from sparse_interp.circuits.gating.task_loss import Pairs, make_pairs
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.search import search
-from sparse_interp.circuits.task_loss import Pairs, make_pairs
+from sparse_interp.circuits.ranking import attribution
+from sparse_interp.circuits.selecting import from_ranking, parted, sweep
+from sparse_interp.circuits.selecting.answers import answer_by_gates
+from sparse_interp.circuits.selecting.parted import Split
+from sparse_interp.circuits.tuning.search import search
 from sparse_interp.circuits.unfinished import Unfinished
 from sparse_interp.configs import sections
 from sparse_interp.files import sealed, versions

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sparse_interp.circuits import sweep
+from sparse_interp.circuits.selecting import sweep
 from sparse_interp.runs import together
 
 METHODS = (

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from ml_collections import config_dict
 
-from sparse_interp.circuits.from_ranking import units_of
-from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.task_loss import Pairs
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.pruning import optimize, optimize_together
-from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.circuits.ranking.pruning import optimize, optimize_together
+from sparse_interp.circuits.selecting.from_ranking import units_of
 from sparse_interp.configs import sections
 from sparse_interp.interop import load, programs
 from sparse_interp.runs.compiled_circuits import gate, record

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sparse_interp.circuits import circuit as artifact
-from sparse_interp.circuits import extract
 from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.extracted import extract
 from sparse_interp.files import circuit_files
 from sparse_interp.models.params_hash import hash_params
 

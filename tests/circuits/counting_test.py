@@ -4,12 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import (
-  counting,
-  faithfulness,
-  gated_model,
-  task_loss,
-)
+from sparse_interp.circuits import counting, faithfulness
+from sparse_interp.circuits.gating import gated_model, task_loss
 
 
 @pytest.fixture

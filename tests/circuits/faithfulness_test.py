@@ -3,15 +3,10 @@
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import (
-  answers,
-  faithfulness,
-  gated_model,
-  losses,
-  necessity,
-  task_loss,
-)
+from sparse_interp.circuits import faithfulness
 from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import gated_model, losses, task_loss
+from sparse_interp.circuits.selecting import answers, necessity
 
 
 def test_bootstrap_depends_on_its_seed_only_and_covers_the_mean():

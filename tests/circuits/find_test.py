@@ -6,19 +6,17 @@ import jax
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import (
+from sparse_interp.circuits import find
+from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import task_loss
+from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.ranking import gate_steps, pruning, ranks
+from sparse_interp.circuits.selecting import (
   answers,
-  find,
   from_ranking,
-  gate_steps,
   judging,
   parted,
-  pruning,
-  selection,
-  task_loss,
 )
-from sparse_interp.circuits import units as units_lib
-from sparse_interp.circuits.prune_config import PruneConfig
 
 _CONFIG = PruneConfig(
   steps=60,
@@ -144,8 +142,8 @@ def test_without_elimination_the_lowest_ranked_unit_is_needed(known, gates):
   found = from_ranking.select(units, order, 5, data, config)
   k = found.search[-1]['bisected_units']
   goal = found.search[-1]['goal']
-  assert _loss(known, selection.top(order, k), units) <= goal
-  assert _loss(known, selection.top(order, k - 1), units) > goal
+  assert _loss(known, ranks.top(order, k), units) <= goal
+  assert _loss(known, ranks.top(order, k - 1), units) > goal
   scores = np.concatenate(list(found.scores.values()))
   np.testing.assert_array_equal(np.argsort(-scores), order)
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_interp.circuits import gated_model
 from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import gated_model
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.sites import node_sites
 from sparse_interp.tasks.encoding import EncodedTask

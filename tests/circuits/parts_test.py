@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import gated_model, task_loss
 from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import gated_model, task_loss
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.sites import node_sites
 

@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 
 from sparse_interp.circuits import circuit as circuit_lib
-from sparse_interp.circuits import (
-  elimination,
-  find,
-  gate_steps,
-  task_loss,
-  unfinished,
-)
+from sparse_interp.circuits import find, unfinished
 from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import task_loss
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.ranking import gate_steps
+from sparse_interp.circuits.selecting import elimination
 
 _CONFIG = PruneConfig(
   steps=45,

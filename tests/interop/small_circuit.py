@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_interp.circuits import circuit as circuit_lib
-from sparse_interp.circuits import gated_model
 from sparse_interp.circuits import units as units_lib
-from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.task_loss import make_pairs
 from sparse_interp.circuits.watching import watch
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.means import site_means
