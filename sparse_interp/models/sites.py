@@ -132,13 +132,18 @@ def node_sites(config: GPTConfig, final_resid: bool = True) -> dict[str, int]:
   return sites
 
 
+def mixed_site(source: str) -> str:
+  """Where attention has mixed the values of a site; others are as they are."""
+  return source.replace('attn.v', 'attn.y')
+
+
 def read_site(config: GPTConfig, source: str) -> str:
   """Where a matrix reads the nodes of a site.
 
   Values are read after attention has mixed them, at `{layer}.attn.y`. Without a
   sink its weights sum to 1, and a constant value is the same constant there.
   """
-  return source.replace('attn.v', 'attn.y') if config.sink else source
+  return mixed_site(source) if config.sink else source
 
 
 def constant_sites(config: GPTConfig) -> dict[str, int]:

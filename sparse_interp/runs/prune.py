@@ -196,10 +196,9 @@ def find_circuits(
         on_the_way[name],
       )
     except Unprunable as error:
-      reason = sections.in_section(str(error), 'prune', PruneConfig)
-      refused.append(Unprunable(reason))
-      entries[name]['not_pruned'] = reason
-      metrics.say(_PHASE, f'{name:<28} not pruned: {reason}')
+      refused.append(error)
+      entries[name]['not_pruned'] = str(error)
+      metrics.say(_PHASE, f'{name:<28} not pruned: {error}')
       continue
     if not earlier[name]:
       claim.settle()
@@ -246,12 +245,13 @@ def _prune_task(
   measured: pose.Measured,
   on_the_way: pathlib.Path,
 ) -> Circuit:
-  return prune_posed(
-    model,
-    measured.task,
-    measured.pairs,
-    hyperparameters,
-    config.seed,
-    table.progress(_PHASE, measured.task.name),
-    on_the_way,
-  )
+  with sections.naming('prune', PruneConfig):
+    return prune_posed(
+      model,
+      measured.task,
+      measured.pairs,
+      hyperparameters,
+      config.seed,
+      table.progress(_PHASE, measured.task.name),
+      on_the_way,
+    )

@@ -169,51 +169,11 @@ def compare(
     return sealed.read_json(path, 'delete it and run again')
   claim.settle()
   on_the_way = workdir / 'pruning' / name
-  progress = table.progress(_PHASE, name)
-  result = {'trials': config.trials, 'circuits': {}, 'search': {}, 'curves': {}}
   try:
-    for gates in ('nodes', 'edges'):
-      base = hyperparameters(config, gates, eliminate=False)
-      data = parted.part(model, train, base)
-      found = search(
-        model,
-        train,
-        base,
-        config.trials,
-        config.parallel,
-        config.seed,
-        workdir / 'searches' / name / gates,
-        progress,
-      )
-      ranking = found.best_order, found.best_active
-      methods = ('nodes', 'nodes_eliminated')
-      if gates == 'edges':
-        methods = ('edges_bisected', 'edges')
-      for method, eliminate in zip(methods, (False, True), strict=True):
-        asked = hyperparameters(config, gates, eliminate)
-        result['circuits'][method] = measure(
-          *(model, ranking, data, asked, test, config.seed, progress),
-          on_the_way / method,
-        )
-      result['search'][gates] = {
-        'default_edges': found.trials[0]['edges'],
-        'best_edges': min(trial['edges'] for trial in found.trials),
-        'best_params': found.best_config.__dict__,
-      }
-      if gates == 'edges':
-        result['curves'][gates] = _curve(config, model, ranking, data, base)
-    base = hyperparameters(config, 'nodes', eliminate=False)
-    units = from_ranking.units_of(model, base)
-    scores = attribution.attribution(units, data.fitting)
-    ranking = attribution.order(scores), units.count // 8
-    result['circuits']['attribution'] = measure(
-      *(model, ranking, data, base, test, config.seed, progress),
-      on_the_way / 'attribution',
-    )
-    result['curves']['attribution'] = _curve(config, model, ranking, data, base)
+    with sections.naming('prune', PruneConfig):
+      result = _by_all_methods(config, model, name, train, test, workdir)
   except from_ranking.Unprunable as error:
-    reason = sections.in_section(str(error), 'prune', PruneConfig)
-    result = {'not_pruned': reason}
+    result = {'not_pruned': str(error)}
   result['versions'] = versions.current()
   sealed.write_json(path, result)
   for directory in on_the_way.glob('*'):
@@ -222,6 +182,53 @@ def compare(
     with contextlib.suppress(OSError):  # missing, or not empty
       directory.rmdir()
   return sealed.read_json(path, 'run again')
+
+
+def _by_all_methods(config, model, name, train, test, workdir):
+  """Circuits, searches and curves of one task."""
+  on_the_way = workdir / 'pruning' / name
+  progress = table.progress(_PHASE, name)
+  result = {'trials': config.trials, 'circuits': {}, 'search': {}, 'curves': {}}
+  for gates in ('nodes', 'edges'):
+    base = hyperparameters(config, gates, eliminate=False)
+    data = parted.part(model, train, base)
+    found = search(
+      model,
+      train,
+      base,
+      config.trials,
+      config.parallel,
+      config.seed,
+      workdir / 'searches' / name / gates,
+      progress,
+    )
+    ranking = found.best_order, found.best_active
+    methods = ('nodes', 'nodes_eliminated')
+    if gates == 'edges':
+      methods = ('edges_bisected', 'edges')
+    for method, eliminate in zip(methods, (False, True), strict=True):
+      asked = hyperparameters(config, gates, eliminate)
+      result['circuits'][method] = measure(
+        *(model, ranking, data, asked, test, config.seed, progress),
+        on_the_way / method,
+      )
+    result['search'][gates] = {
+      'default_edges': found.trials[0]['edges'],
+      'best_edges': min(trial['edges'] for trial in found.trials),
+      'best_params': found.best_config.__dict__,
+    }
+    if gates == 'edges':
+      result['curves'][gates] = _curve(config, model, ranking, data, base)
+  base = hyperparameters(config, 'nodes', eliminate=False)
+  units = from_ranking.units_of(model, base)
+  scores = attribution.attribution(units, data.fitting)
+  ranking = attribution.order(scores), units.count // 8
+  result['circuits']['attribution'] = measure(
+    *(model, ranking, data, base, test, config.seed, progress),
+    on_the_way / 'attribution',
+  )
+  result['curves']['attribution'] = _curve(config, model, ranking, data, base)
+  return result
 
 
 def measure(

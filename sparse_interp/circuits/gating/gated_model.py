@@ -29,6 +29,7 @@ from sparse_interp.circuits.gating.gates import (
   nonzero_weights,
 )
 from sparse_interp.models import GPT, GPTConfig, frozen
+from sparse_interp.models.sites import mixed_site
 
 # Every batch of pairs or sequences runs in this shape.
 BATCH = 32
@@ -98,7 +99,7 @@ def _other_values(model, batch, key):
   _, seen = GPT(model.config).apply({'params': model.frozen}, **inputs)
   values = {}
   for site in model.values:
-    for name in {site, site.replace('attn.v', 'attn.y')}:
+    for name in {site, mixed_site(site)}:
       moved = jnp.take_along_axis(seen[name], positions[:, :, None], axis=1)
       values[name] = jax.lax.stop_gradient(moved)
   return values

@@ -16,7 +16,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sparse_interp.models import GPTConfig, frozen
-from sparse_interp.models.sites import EdgeMatrix, edge_matrices, is_matrix
+from sparse_interp.models.sites import (
+  EdgeMatrix,
+  edge_matrices,
+  is_matrix,
+  mixed_site,
+)
 from sparse_interp.ops.row_sparse import RowSparse, row_sparse_matmul
 
 # {site: (width,) gates of its nodes} and {name of an EdgeMatrix: (edges,) gates
@@ -131,7 +136,7 @@ def apply_gates(
   for matrix in edge_matrices(config):
     if matrix.name not in gates:
       continue
-    mixed = matrix.source.replace('attn.v', 'attn.y')
+    mixed = mixed_site(matrix.source)
     value = values[mixed if mixed in values else matrix.source]
     gate, where = gates[matrix.name], (slots or {}).get(matrix.name)
     if where is None:

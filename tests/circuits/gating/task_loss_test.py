@@ -2,13 +2,16 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from sparse_interp.circuits.gating import (
   calibration,
   gated_model,
   losses,
+  output_loss,
   task_loss,
 )
+from sparse_interp.circuits.gating.batch import Batch
 from sparse_interp.models import GPT
 
 
@@ -99,3 +102,13 @@ def test_kl_weight_blends_task_loss_and_kl_of_the_full_answers(known):
     full.losses(answers, kl_weight=0.25), 0.75 * task + 0.25 * kl, rtol=1e-5
   )
   np.testing.assert_allclose(pairs.losses(answers), task)
+
+
+def test_recorded_outputs_are_the_full_models_already(known):
+  pairs = task_loss.make_pairs(known.test)
+  recorded = output_loss.make_recorded(
+    np.zeros((2, 4), np.int32), np.array([4, 3]), np.ones((2, 4, 1), np.float32)
+  )
+  assert isinstance(pairs, Batch)
+  assert isinstance(recorded, Batch)
+  assert recorded.with_full(lambda: pytest.fail('computed')) is recorded
