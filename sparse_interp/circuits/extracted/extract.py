@@ -121,11 +121,12 @@ def _blocks(cut: Cut, stream: Stream) -> Iterator[Block]:
         seen = before if cut.config.parallel_residual else constant
         parts = attention(cut, layer) if kind == 'attn' else _mlp(cut, layer)
         parts['read'] = read(cut, stream, seen, layer, kind)
-      yield Block(
-        **{**dict.fromkeys(Block._fields), **parts},
+      block = Block(
+        *[None] * 7,
         write=jnp.asarray(stream.slot[kept]),
         constant=single(mean[stream.carried]),
       )
+      yield block._replace(**parts)
       constant = constant + mean
 
 
