@@ -2,7 +2,7 @@
 
 import pathlib
 
-from sparse_interp.interop import program_model
+from sparse_interp.ground_truth.compiled import program_model
 from sparse_interp.models.model import Model
 from sparse_interp.training.trained import load_trained
 

@@ -16,7 +16,7 @@ from sparse_interp import main
 from sparse_interp.circuits.circuit import load, save
 from sparse_interp.circuits.extracted import small_model
 from sparse_interp.data.tokenizer import train_tokenizer
-from sparse_interp.interop import openai_release
+from sparse_interp.interop.openai import openai_release
 from tests import known_text
 from tests.interop.small_circuit import make_params
 

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from sparse_interp.interop import programs, storage
+from sparse_interp.ground_truth.compiled import programs, storage
 from sparse_interp.loading import load
 
 

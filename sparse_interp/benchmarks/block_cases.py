@@ -17,8 +17,13 @@ from sparse_interp.benchmarks.competitors import (
   to_device,
 )
 from sparse_interp.benchmarks.matmul_cases import make_product, torch_bsr
-from sparse_interp.ops.block_sparse import from_dense, to_dense
-from sparse_interp.ops.block_sparse_matmul import block_sparse_matmul
+from sparse_interp.ops.block_sparse.block_sparse import (
+  from_dense,
+  to_dense,
+)
+from sparse_interp.ops.block_sparse.block_sparse_matmul import (
+  block_sparse_matmul,
+)
 
 
 def block_weights(

@@ -17,8 +17,11 @@ from sparse_interp.benchmarks.competitors import (
   product,
   to_device,
 )
-from sparse_interp.ops.row_sparse import feature_major_matmul, row_sparse_matmul
-from sparse_interp.ops.row_sparse import from_dense as rows_of
+from sparse_interp.ops.row_sparse.row_sparse import (
+  feature_major_matmul,
+  row_sparse_matmul,
+)
+from sparse_interp.ops.row_sparse.row_sparse import from_dense as rows_of
 
 # cuSPARSE and MKL know no other floats.
 _TORCH = 'float32'

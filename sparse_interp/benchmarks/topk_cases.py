@@ -9,7 +9,7 @@ from jax import lax
 
 from sparse_interp.benchmarks.case import Case
 from sparse_interp.benchmarks.competitors import by_jax, by_numpy, by_torch
-from sparse_interp.ops import topk
+from sparse_interp.ops.topk import topk
 
 
 def _indices(x, k):

@@ -15,9 +15,15 @@ from typing import Any
 
 from sparse_interp.data.cutting import GPT2_PATTERN, SPLIT_PATTERN
 from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.interop import bpe_files, hf_tokenizer, openai_config
-from sparse_interp.interop.hf_config import CONFIG, read_json, refusal, short
-from sparse_interp.interop.hf_cutting import REMEDY
+from sparse_interp.interop.hugging_face import bpe_files, hf_tokenizer
+from sparse_interp.interop.hugging_face.hf_config import (
+  CONFIG,
+  read_json,
+  refusal,
+  short,
+)
+from sparse_interp.interop.hugging_face.hf_cutting import REMEDY
+from sparse_interp.interop.openai import openai_config
 
 _WHOLE, _SETTINGS = 'tokenizer.json', 'tokenizer_config.json'
 _ADDED = 'added_tokens.json'

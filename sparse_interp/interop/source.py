@@ -6,13 +6,9 @@ import pathlib
 from typing import Any
 
 from sparse_interp.files import json_text
-from sparse_interp.interop import (
-  gpt2,
-  gpt_neox,
-  openai_release,
-  own_tokenizer,
-  safetensors_files,
-)
+from sparse_interp.interop import own_tokenizer
+from sparse_interp.interop.hugging_face import gpt2, gpt_neox, safetensors_files
+from sparse_interp.interop.openai import openai_release
 from sparse_interp.models import GPTConfig
 
 # Files that hold weights, and those that say what they are the weights of.

@@ -11,7 +11,8 @@ import numpy as np
 
 from sparse_interp.models.config import PRODUCTS, GPTConfig
 from sparse_interp.models.sites import edge_matrices
-from sparse_interp.ops import row_sparse
+from sparse_interp.ops import machine
+from sparse_interp.ops.row_sparse import row_sparse
 
 Kernel = jax.Array | np.ndarray | row_sparse.RowSparse
 
@@ -66,8 +67,10 @@ def freeze(config: GPTConfig, params: dict, products: str = 'auto') -> dict:
 
 
 def _pays(config: GPTConfig, kernel: jax.Array | np.ndarray) -> bool:
-  """Whether few enough weights are not zero. Nothing is known of GPUs yet."""
-  if jax.default_backend() != 'cpu' or jnp.dtype(config.dtype) != jnp.float32:
+  """Whether few enough weights are not zero. On an H200 it never pays."""
+  if (
+    machine.of_this_machine() != 'cpu' or jnp.dtype(config.dtype) != jnp.float32
+  ):
     return False
   density = np.count_nonzero(kernel) / max(1, kernel.size)
   return bool(min(kernel.shape) >= _WIDTH and density <= _DENSITY)

@@ -21,7 +21,7 @@ from sparse_interp.models.layers import (
   keys_seen,
 )
 from sparse_interp.models.products import DENSE, Products, token_product
-from sparse_interp.ops.row_sparse import row_sparse_matmul
+from sparse_interp.ops.row_sparse.row_sparse import row_sparse_matmul
 
 Edit = Callable[[Array], Array]
 

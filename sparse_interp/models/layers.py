@@ -16,9 +16,12 @@ from jaxtyping import Array, Float, Int
 
 from sparse_interp.models.config import GPTConfig
 from sparse_interp.models.products import DENSE, Products, multiply
-from sparse_interp.ops.attention import attention
-from sparse_interp.ops.row_sparse import RowSparse, row_sparse_matmul
-from sparse_interp.ops.topk import abs_topk
+from sparse_interp.ops.attention.attention import attention
+from sparse_interp.ops.row_sparse.row_sparse import (
+  RowSparse,
+  row_sparse_matmul,
+)
+from sparse_interp.ops.topk.topk import abs_topk
 
 See = Callable[[str, Array], Array]
 

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_interp.ops.block_sparse_linear import block_sparse_linear
-from sparse_interp.ops.row_sparse_linear import row_sparse_linear
+from sparse_interp.ops import machine
+from sparse_interp.ops.block_sparse.block_pattern import BlockPattern
+from sparse_interp.ops.row_sparse.row_pattern import RowPattern
+from sparse_interp.ops.sparse_linear import sparse_linear
 from sparse_interp.ops.thresholds import ROWS_DENSE_ABOVE
 
 
@@ -40,7 +42,7 @@ def skipping_pays(density: float) -> bool:
   The lists of weights are made on one device. On accelerators nothing has been
   measured.
   """
-  one_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
+  one_cpu = machine.of_this_machine() == 'cpu' and jax.device_count() == 1
   return one_cpu and density <= ROWS_DENSE_ABOVE
 
 
@@ -52,9 +54,9 @@ def multiply(
   """x @ kernel, and the share of blocks that are not zero, if there are any."""
   gradient = 'kept' if products.kept_gradient else 'dense'
   if products.block is not None:
-    return block_sparse_linear(x, kernel, products.block, gradient=gradient)
+    return sparse_linear(x, kernel, BlockPattern(products.block), gradient)
   if products.skip_zeros:
-    return row_sparse_linear(x, kernel, gradient=gradient), None
+    return sparse_linear(x, kernel, RowPattern(), gradient)[0], None
   return token_product(x, kernel), None
 
 

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from sparse_interp import interop
 from sparse_interp.circuits import unfinished
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.unfinished import Unfinished
@@ -21,12 +20,19 @@ from sparse_interp.configs import sections
 from sparse_interp.configs.fields import names_in
 from sparse_interp.files import versions
 from sparse_interp.files import workdir as workdir_lib
-from sparse_interp.interop import CompiledProgram, programs
-from sparse_interp.interop.planted_programs import PROGRAMS as PLANTED
-from sparse_interp.interop.programs import PROGRAMS, compile_published
+from sparse_interp.ground_truth import compiled_scores, planted_scores
+from sparse_interp.ground_truth.compiled import programs, storage
+from sparse_interp.ground_truth.compiled.program import CompiledProgram
+from sparse_interp.ground_truth.compiled.programs import (
+  PROGRAMS,
+  compile_published,
+)
+from sparse_interp.ground_truth.planted.planted_programs import (
+  PROGRAMS as PLANTED,
+)
 from sparse_interp.models.params_hash import hash_params
-from sparse_interp.runs import compiled_scores, planted_scores, table
 from sparse_interp.runs import prune as prune_run
+from sparse_interp.runs import table
 from sparse_interp.training import hosts, metrics, ranges, sharding
 
 _PHASE = 'ground_truth'
@@ -158,7 +164,7 @@ def load_program(
   """
   path = pathlib.Path(directory or programs.SHIPPED) / f'{name}.npz'
   if path.exists():
-    return interop.load(path)
+    return storage.load(path)
   metrics.say(_PHASE, f'{name}: compiled anew, since {path} does not exist')
   return compile_published(name)
 

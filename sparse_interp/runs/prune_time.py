@@ -30,7 +30,7 @@ from sparse_interp.files import sealed
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig, frozen
 from sparse_interp.models.sites import constant_sites
-from sparse_interp.ops import topk
+from sparse_interp.ops.topk import topk
 from sparse_interp.training import hosts, metrics, ranges
 from sparse_interp.training import state as state_lib
 

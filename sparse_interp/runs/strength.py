@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
+from sparse_interp.benchmarks import together
 from sparse_interp.circuits import unfinished
 from sparse_interp.circuits.faithfulness import bootstrap_interval
 from sparse_interp.circuits.gating import gated_model
@@ -45,7 +46,6 @@ from sparse_interp.runs import (
   prune,
   strength_summary,
   table,
-  together,
 )
 from sparse_interp.training import hosts, metrics, ranges, sharding
 

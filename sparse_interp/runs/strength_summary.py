@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from sparse_interp.benchmarks import together
 from sparse_interp.circuits.selecting import sweep
-from sparse_interp.runs import together
 
 METHODS = (
   'nodes',

@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from sparse_interp.ops import block_sparse, topk
+from sparse_interp.ops.block_sparse import block_sparse
+from sparse_interp.ops.topk import topk
 from sparse_interp.sparsity.rules import Target, tensor_names
 
 

@@ -12,7 +12,7 @@ import sparse_interp
 from sparse_interp import configs
 from sparse_interp.configs import shipped
 from sparse_interp.configs.runs import RUNS
-from sparse_interp.interop import programs
+from sparse_interp.ground_truth.compiled import programs
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.interop import hf_reference
+from tests.interop.hugging_face import hf_reference
 from tests.interop.small_circuit import make_circuit
 
 

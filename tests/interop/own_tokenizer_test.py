@@ -8,7 +8,7 @@ from tokenizers import normalizers
 
 from sparse_interp.data.cutting import GPT2_PATTERN, SPLIT_PATTERN
 from sparse_interp.interop import own_tokenizer
-from tests.interop import small_tokenizers as small
+from tests.interop.hugging_face import small_tokenizers as small
 
 _NAMES = (('vocab.json', 'merges.txt'), ('encoder.json', 'vocab.bpe'))
 

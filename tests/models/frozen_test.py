@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparse_interp.models import GPT, GPTConfig, frozen
-from sparse_interp.ops.row_sparse import RowSparse
+from sparse_interp.ops.row_sparse.row_sparse import RowSparse
 
 TOKENS = np.arange(12).reshape(2, 6) % 9
 

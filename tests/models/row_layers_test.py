@@ -7,7 +7,7 @@ import pytest
 
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.products import DENSE, Products
-from sparse_interp.ops import topk
+from sparse_interp.ops.topk import topk
 
 CONFIG = GPTConfig(
   vocab_size=40, n_layer=1, d_model=32, d_head=8, context_length=8

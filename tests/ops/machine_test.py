@@ -5,13 +5,11 @@ import types
 import jax
 import pytest
 
-from sparse_interp.ops import (
-  attention,
-  block_sparse_matmul,
-  machine,
-  row_sparse,
-  topk,
-)
+from sparse_interp.ops import machine
+from sparse_interp.ops.attention import attention
+from sparse_interp.ops.block_sparse import block_sparse_matmul
+from sparse_interp.ops.row_sparse import row_sparse
+from sparse_interp.ops.topk import topk
 
 NAMES = {'reference', 'cpu', 'gpu', 'tpu', 'gpu_interpreted', 'tpu_interpreted'}
 

@@ -9,9 +9,11 @@ import pytest
 from experiments import ground_truth as experiment
 from sparse_interp.circuits import units as units_lib
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.interop import load, path_weights
-from sparse_interp.interop.programs import PROGRAMS, SHIPPED
-from sparse_interp.runs import compiled_circuits, compiled_scores, ground_truth
+from sparse_interp.ground_truth import compiled_circuits, compiled_scores
+from sparse_interp.ground_truth.compiled.paths import path_weights
+from sparse_interp.ground_truth.compiled.programs import PROGRAMS, SHIPPED
+from sparse_interp.ground_truth.compiled.storage import load
+from sparse_interp.runs import ground_truth
 
 CONFIG = experiment.get_config()
 

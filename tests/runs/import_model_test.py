@@ -14,7 +14,7 @@ from experiments import import_model as experiment
 from sparse_interp import main
 from sparse_interp.data.tokenizer import train_tokenizer
 from sparse_interp.files import model_files
-from sparse_interp.interop import openai_release
+from sparse_interp.interop.openai import openai_release
 from sparse_interp.loading import load
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.means import site_means

@@ -16,7 +16,7 @@ from experiments import quickstart
 from sparse_interp import main
 from sparse_interp.circuits import circuit as circuit_lib
 from sparse_interp.files import model_files
-from sparse_interp.interop import openai_release
+from sparse_interp.interop.openai import openai_release
 from sparse_interp.training import pretrain
 from sparse_interp.viewer.report import write_report
 

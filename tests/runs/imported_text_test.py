@@ -14,12 +14,12 @@ from experiments import import_model as experiment
 from sparse_interp import main
 from sparse_interp.data.cutting import GPT2_PATTERN, SPLIT_PATTERN
 from sparse_interp.data.tokenizer import Tokenizer
-from sparse_interp.interop import openai_release
+from sparse_interp.interop.openai import openai_release
 from sparse_interp.models import GPTConfig
 from sparse_interp.runs import pretrained
-from tests.interop import hf_reference
-from tests.interop import small_tokenizers as small
-from tests.interop.hf_files import module_of
+from tests.interop.hugging_face import hf_reference
+from tests.interop.hugging_face import small_tokenizers as small
+from tests.interop.hugging_face.hf_files import module_of
 from tests.interop.small_circuit import make_params
 from tests.refusals import assert_refused
 

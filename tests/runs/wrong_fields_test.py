@@ -5,7 +5,7 @@ import pytest
 from experiments import ground_truth, import_model, prune, quickstart, strength
 from experiments.benchmarks import kernels, pruning, step_time
 from experiments.pretrain import tiny
-from sparse_interp.interop.programs import PROGRAMS
+from sparse_interp.ground_truth.compiled.programs import PROGRAMS
 from tests.refusals import assert_refused
 
 INF, NAN = float('inf'), float('nan')

@@ -132,14 +132,18 @@ class Page:
 
   def hover(self, selector: str) -> None:
     """Moves the pointer to the middle of the first matching element."""
-    box = self.run(
+    middle = (
       '(() => { const e = document.querySelector('
       + json.dumps(selector)
       + '); e.scrollIntoView({block: "center", behavior: "instant"});'
       'const b = e.getBoundingClientRect();'
       'return [b.x + b.width / 2, b.y + b.height / 2]; })()'
     )
-    self.call('Input.dispatchMouseEvent', type='mouseMoved', x=box[0], y=box[1])
+    before, now = None, self.run(middle)
+    while now != before:  # a page that is still laid out moves under it
+      x, y = now
+      self.call('Input.dispatchMouseEvent', type='mouseMoved', x=x, y=y)
+      before, now = now, self.run(middle)
 
   def screenshot(self, path: pathlib.Path, dark: bool, width: int) -> None:
     """Saves the whole page as png."""

@@ -26,8 +26,8 @@ from sparse_interp.models.layers import (
   rotary_tables,
   sparsify,
 )
-from sparse_interp.ops.attention import visible_keys
-from sparse_interp.ops.topk import abs_topk
+from sparse_interp.ops.attention.attention import visible_keys
+from sparse_interp.ops.topk.topk import abs_topk
 
 # Up to this many kept nodes, comparing each with its whole site is cheaper
 # than finding the threshold of the site.

@@ -22,7 +22,10 @@ from sparse_interp.models.sites import (
   is_matrix,
   mixed_site,
 )
-from sparse_interp.ops.row_sparse import RowSparse, row_sparse_matmul
+from sparse_interp.ops.row_sparse.row_sparse import (
+  RowSparse,
+  row_sparse_matmul,
+)
 
 # {site: (width,) gates of its nodes} and {name of an EdgeMatrix: (edges,) gates
 # of its nonzero weights}, in one mapping; values in [0, 1].

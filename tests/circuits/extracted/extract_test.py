@@ -17,7 +17,7 @@ from sparse_interp.circuits.gating.gates import apply_gates
 from sparse_interp.circuits.gating.output_loss import Recorded
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.sites import constant_sites, node_sites
-from sparse_interp.ops.topk import abs_topk
+from sparse_interp.ops.topk.topk import abs_topk
 
 _BASE = {
   'vocab_size': 24,

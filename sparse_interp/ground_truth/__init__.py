@@ -1,0 +1,1 @@
+"""Models whose circuits are known, and how methods score on them."""

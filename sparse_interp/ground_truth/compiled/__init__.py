@@ -1,0 +1,1 @@
+"""Programs compiled with Tracr: models whose circuits are known."""

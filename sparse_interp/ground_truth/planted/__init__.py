@@ -1,0 +1,1 @@
+"""Programs written into unused channels of a trained model."""

@@ -1,0 +1,1 @@
+"""Circuits in the format of the MIB circuit track."""

@@ -1,0 +1,1 @@
+"""The weight-sparse models of openai/circuit_sparsity, and their circuits."""

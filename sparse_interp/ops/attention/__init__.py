@@ -1,0 +1,1 @@
+"""Causal attention, with a sink where one is asked for."""

@@ -1,0 +1,1 @@
+"""Products with matrices whose nonzero weights lie anywhere."""

@@ -1,0 +1,1 @@
+"""The largest entries: AbsTopK of activations, projection of weights."""

@@ -1,0 +1,55 @@
+"""Kernels called by XLA: threads, sizes, many calls at once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_interp.ops.cpu_kernels import native
+
+
+@native.machine_code
+def sums_of_rows(state, part, parts):
+  x, y = native.floats(state, 0), native.floats(state, 1)
+  shares = native.ints(state, 2)
+  rows, width = native.size(state, 0, 0), native.size(state, 0, 1)
+  for i in range(rows * part // parts, rows * (part + 1) // parts):
+    y[i] = 0
+    for j in range(width):
+      y[i] += x[i * width + j]
+  shares[part] = 1
+  if part == 0:
+    shares[shares.size - 1] = parts
+
+
+def run(x):
+  shapes = [
+    jax.ShapeDtypeStruct((x.shape[0],), jnp.float32),
+    jax.ShapeDtypeStruct((1025,), jnp.int32),
+  ]
+  return native.call(sums_of_rows, shapes, x)
+
+
+def test_all_shares_are_done_before_the_results_are_there():
+  x = jnp.arange(2.0 * 3 * 4).reshape(2, 3, 4)
+  for _ in range(200):
+    y, shares = run(x)
+    np.testing.assert_array_equal(y, x.reshape(2, 12).sum(1))
+    parts = int(shares[-1])
+    assert 1 <= parts <= 1024
+    assert np.all(shares[:parts] == 1)
+
+
+def test_many_calls_in_one_program():
+  def chain(x):
+    branches = [run(x + i)[0] for i in range(20)]
+    return run(jnp.stack(branches))[0]
+
+  x = np.random.default_rng(0).standard_normal((50, 30), np.float32)
+  wanted = [(x + i).sum() for i in range(20)]
+  for _ in range(20):
+    np.testing.assert_allclose(jax.jit(chain)(x), wanted, rtol=1e-4, atol=1e-2)
+
+
+def test_no_rows_at_all():
+  y, _ = run(jnp.zeros((0, 3)))
+  assert y.shape == (0,)
