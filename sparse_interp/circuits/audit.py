@@ -99,7 +99,6 @@ def audit(
     circuit.prune_config.get('products', 'auto'),
   )
   metrics = evaluate(
-    gated,
     *units_of_circuit(gated, circuit),
     (circuit.scale, circuit.shift),
     make_pairs(train),
