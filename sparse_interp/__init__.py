@@ -39,7 +39,7 @@ _PUBLIC = {
   'PruneConfig': ('sparse_interp.circuits.prune_config', 'PruneConfig'),
   'Circuit': ('sparse_interp.circuits.circuit', 'Circuit'),
   'audit': ('sparse_interp.circuits.audit', 'audit'),
-  'extract': ('sparse_interp.circuits.extract_small', 'extract'),
+  'extract': ('sparse_interp.circuits.extracted.extract_small', 'extract'),
   'record': ('sparse_interp.records.recording', 'record'),
   # Pages.
   'write_page': ('sparse_interp.viewer.page', 'write_page'),

@@ -15,8 +15,6 @@ NO_CLASS_YET = ('Graph',)
 # A module about one kind of thing reads it by `load` and is named where it is
 # called: `circuit.load`. `si.load` is the one of models.
 READERS = {'load'}
-# Names whose second meaning is still to be renamed: {name: definitions}.
-STILL = {'record': 2}
 
 
 def definitions(package: pathlib.Path) -> dict[str, list[str]]:
@@ -35,7 +33,7 @@ def problems(
   """What keeps a name from standing for one thing."""
   found, said = definitions(package), []
   for name in dict.fromkeys([*public, *words]):
-    if name not in READERS and len(found[name]) != STILL.get(name, 1):
+    if name not in READERS and len(found[name]) != 1:
       where = ', '.join(found[name]) or 'no file'
       said.append(f'{name}: must be defined once, is in {where}')
   rooms = {path.parent.name for path in package.rglob('__init__.py')}

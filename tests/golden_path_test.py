@@ -13,8 +13,8 @@ import pytest
 import sparse_interp as si
 from experiments import import_model as import_experiment
 from sparse_interp import main
-from sparse_interp.circuits import small_model
 from sparse_interp.circuits.circuit import load, save
+from sparse_interp.circuits.extracted import small_model
 from sparse_interp.data.tokenizer import train_tokenizer
 from sparse_interp.interop.openai import openai_release
 from tests import known_text

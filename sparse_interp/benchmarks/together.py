@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from ml_collections import config_dict
 
-from sparse_interp.circuits.gated_model import GatedModel, unit_sizes
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.task_loss import Pairs
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.pruning import optimize, optimize_together
-from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.circuits.ranking.pruning import optimize, optimize_together
+from sparse_interp.circuits.selecting.from_ranking import units_of
 from sparse_interp.configs import sections
 from sparse_interp.ground_truth.compiled import programs
 from sparse_interp.ground_truth.compiled.storage import load
-from sparse_interp.ground_truth.compiled_circuits import gate, record
+from sparse_interp.ground_truth.compiled_circuits import gate, recorded
 from sparse_interp.training import metrics, ranges
 
 _PHASE = 'strength'
@@ -38,10 +39,10 @@ def time_cases(
   """
   program = load(_program(config))
   inputs = program.draw(config.program_sequences, config.seed, 'train')
-  recorded = record(program, inputs)
+  train = recorded(program, inputs)
   on = {
     'model': (model, pairs),
-    'program': (gate(program, recorded, 'task_mean'), recorded),
+    'program': (gate(program, train, 'task_mean'), train),
   }
   results = {}
   for name, case in config.together.items():
@@ -100,7 +101,7 @@ def time_together(
     Seconds of both ways, their ratio, and the largest difference between the
     learned gate parameters, tau in [-1, 1].
   """
-  sizes = unit_sizes(model, config.gates, config.final_resid, config.tie_qk)
+  units = units_of(model, config)
   jobs = [
     (
       data,
@@ -111,12 +112,10 @@ def time_together(
   ]
 
   def together():
-    return optimize_together(model, jobs, sizes)
+    return optimize_together(units, jobs)
 
   def in_sequence():
-    return [
-      optimize(model, data, sizes, config, seed) for data, config, seed in jobs
-    ]
+    return [optimize(units, *job) for job in jobs]
 
   seconds = {'together': [], 'in_sequence': []}
   results = {'together': together(), 'in_sequence': in_sequence()}

@@ -5,16 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
-from sparse_interp.circuits import gated_model, selection
+from sparse_interp.circuits import units as units_lib
 from sparse_interp.circuits.circuit import Circuit, parts_of_circuit
+from sparse_interp.circuits.counting import Progress
 from sparse_interp.circuits.faithfulness import FORMULAS, evaluate
-from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.task_loss import make_pairs
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.prune_task import hash_pairs
-from sparse_interp.circuits.pruning import Progress
-from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.circuits.units import Mask, Units
 from sparse_interp.files.verdict import Number, Verdict, number
 from sparse_interp.models.model import Model
 from sparse_interp.models.sites import constant_sites
@@ -98,7 +99,6 @@ def audit(
     circuit.prune_config.get('products', 'auto'),
   )
   metrics = evaluate(
-    gated,
     *units_of_circuit(gated, circuit),
     (circuit.scale, circuit.shift),
     make_pairs(train),
@@ -137,23 +137,20 @@ def check_of(model: Model, circuit: Circuit) -> None:
     )
 
 
-def units_of_circuit(
-  model: GatedModel, circuit: Circuit
-) -> tuple[Bool[np.ndarray, 'units'], dict[str, int]]:
-  """(kept units, {key: number of units}) of a circuit."""
+def units_of_circuit(model: GatedModel, circuit: Circuit) -> tuple[Units, Mask]:
+  """The units that a circuit is of, and which of them it keeps."""
   final = 'final_resid' in circuit.sites
   tied = circuit.gates == 'nodes' and circuit.prune_config.get('tie_qk', False)
-  sizes = gated_model.unit_sizes(model, circuit.gates, final, tied)
+  units = units_lib.make(model, circuit.gates, final, tied)
   chosen: dict[str, Any] = {}
   if circuit.gates == 'edges':
     edges = parts_of_circuit(circuit, model.edges).edges
     chosen = {name: np.flatnonzero(kept) for name, kept in edges.items()}
   for site, kept in circuit.nodes.items():
-    if site in sizes:
-      chosen[site] = kept
-    elif f'{site}k' in sizes:  # queries and keys share their units
-      chosen[f'{site}k'] = kept
-  return selection.mask_of(chosen, sizes), sizes
+    key = units.key_of(site)
+    if key is not None:  # queries and keys may share their units
+      chosen.setdefault(key, kept)
+  return units, units.mask_of(chosen)
 
 
 def _values(model: Model, circuit: Circuit) -> dict[str, Any]:

@@ -53,11 +53,11 @@ from jaxtyping import Float, Int
 
 import sparse_interp
 from sparse_interp.circuits import circuit_check
-from sparse_interp.circuits.gates import EdgeIndex
+from sparse_interp.circuits.gating.gates import EdgeIndex
 from sparse_interp.circuits.parts import Parts
 from sparse_interp.files import circuit_files
 from sparse_interp.models import GPTConfig
-from sparse_interp.models.sites import edge_matrices
+from sparse_interp.models.sites import edge_ends, edge_matrices
 
 _FREE_FIELDS = (
   'task',
@@ -202,7 +202,7 @@ def parts_of_circuit(circuit: Circuit, index: EdgeIndex) -> Parts:
   names = list(circuit.sites)
   edges = {}
   for name, pair in index.items():
-    source, target = (names.index(site) for site in name.split('->'))
+    source, target = (names.index(site) for site in edge_ends(name))
     mine = (circuit.edges.source_site == source) & (
       circuit.edges.target_site == target
     )

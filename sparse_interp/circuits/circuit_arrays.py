@@ -9,7 +9,13 @@ import numpy as np
 
 from sparse_interp.files import circuit_files
 from sparse_interp.models import GPTConfig
-from sparse_interp.models.sites import constant_sites, edge_matrices
+from sparse_interp.models.sites import (
+  constant_sites,
+  edge_ends,
+  edge_matrices,
+  edge_name,
+  tied_key,
+)
 
 COLUMNS = ('source_site', 'source', 'target_site', 'target', 'weight')
 
@@ -75,7 +81,7 @@ def _shapes(document, arrays, config, sites, require):
     require(name in arrays, 'every array', 'that it needs', f'no {name!r}')
   shapes |= {f'mean/{site}': (width,) for site, width in widths.items()}
   # The same channel of queries and keys can be one unit.
-  tied = {f'{site[:-1]}qk' for site in sites if site.endswith('attn.q')}
+  tied = {tied_key(site) for site in sites} - set(sites)
   shapes |= {f'score/{site}': (config.d_attn,) for site in tied}
   shapes |= {f'score/{site}': (width,) for site, width in sites.items()}
   shapes |= {f'score/{m.name}': (None,) for m in edge_matrices(config)}
@@ -119,7 +125,7 @@ def _check_edges(document, arrays, config, sites, require):
   for edge in zip(*(column.tolist() for column in columns[:4]), strict=True):
     source, target = names[edge[0]], names[edge[2]]
     shown = f'{source}:{edge[1]} -> {target}:{edge[3]}'
-    matrix = f'{source}->{target}'
+    matrix = edge_name(source, target)
     require(matrix in matrices, 'edges', 'where the model has weights', shown)
     for site, channel in ((source, edge[1]), (target, edge[3])):
       require(channel in kept[site], 'edges', 'between its nodes', shown)
@@ -127,7 +133,7 @@ def _check_edges(document, arrays, config, sites, require):
     seen.add(edge)
   for name in matrices:
     score = arrays.get(f'score/{name}')
-    most = math.prod(sites[site] for site in name.split('->'))
+    most = math.prod(sites[site] for site in edge_ends(name))
     if score is not None:
       require(
         len(score) <= most,

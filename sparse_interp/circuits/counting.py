@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Called with what there is to show.
+# Called with what there is to show: phase, step, steps, task_loss, nodes,
+# seconds_left and others, as far as they apply.
 Progress = Callable[[Mapping[str, Any]], None]
 # Called as count(done, in all).
 Count = Callable[[int, int], None]

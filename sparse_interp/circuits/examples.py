@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from sparse_interp.circuits.gated_model import GatedModel, all_outputs
-from sparse_interp.circuits.gates import Gates
-from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.circuits.gating.gated_model import GatedModel, all_outputs
+from sparse_interp.circuits.gating.gates import Gates
+from sparse_interp.circuits.gating.task_loss import Pairs
 from sparse_interp.circuits.watching import watch
 from sparse_interp.tasks.encoding import EncodedTask
 

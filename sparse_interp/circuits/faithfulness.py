@@ -18,19 +18,19 @@ What removed parts take is the model's ablation, the same in all of them.
 Intervals are 95 % bootstrap percentiles over pairs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from sparse_interp.circuits import calibration, selection
-from sparse_interp.circuits.answers import answer_by_gates
 from sparse_interp.circuits.counting import Count, Progress, counting
-from sparse_interp.circuits.gated_model import GatedModel, all_outputs
-from sparse_interp.circuits.losses import kl_losses, pair_losses
-from sparse_interp.circuits.necessity import rest_of
-from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.circuits.gating import calibration
+from sparse_interp.circuits.gating.gated_model import GatedModel, all_outputs
+from sparse_interp.circuits.gating.losses import kl_losses, pair_losses
+from sparse_interp.circuits.gating.task_loss import Pairs
+from sparse_interp.circuits.selecting.answers import answer_by_gates
+from sparse_interp.circuits.units import Mask, Units
 
 FORMULAS = {
   'test_loss': 'task loss of the circuit with scale and shift, test pairs',
@@ -95,9 +95,8 @@ def evaluate_model(
 
 
 def evaluate(
-  model: GatedModel,
-  keep: Bool[np.ndarray, 'units'],
-  sizes: Mapping[str, int],
+  units: Units,
+  keep: Mask,
   calibrated: tuple[float, float],
   train: Pairs,
   test: Pairs,
@@ -109,9 +108,8 @@ def evaluate(
   """Every loss of a circuit that the module's description names.
 
   Args:
-    model: the model with its ablation.
-    keep: units of the circuit.
-    sizes: {key: number of units}.
+    units: of the model.
+    keep: which of them are the circuit.
     calibrated: scale and shift of the circuit.
     train: pairs on which it was calibrated, and random circuits will be.
     test: pairs that nothing was fitted to.
@@ -121,18 +119,18 @@ def evaluate(
     progress: called now and then with what there is to show.
   """
   count = counting(progress, 'measure', passes=4 + random_circuits)
-  answer = answer_by_gates(model, sizes)
-  answer_test = answer_by_gates(model, sizes, count)
+  model, answer = units.model, answer_by_gates(units)
+  answer_test = answer_by_gates(units, count)
   full = all_outputs(model, {}, test, count=count)
   on_test = answer_test(keep, test)
   test_losses = np.asarray(pair_losses(on_test, *calibrated))
   kl = np.asarray(kl_losses(on_test, full, *calibrated))
   on_train = np.asarray(pair_losses(answer(keep, train), *calibrated))
-  rest = all_outputs(model, rest_of(keep, sizes), test, count=count)
+  rest = all_outputs(model, units.gates_of_rest(keep), test, count=count)
   random_losses, raw_random_losses = [], []
   for i in range(random_circuits):
     # Seeds of different circuits are far apart, whatever `seed` is.
-    chosen = selection.random_like(keep, sizes, seed + 1000 * (i + 1))
+    chosen = units.random_like(keep, seed + 1000 * (i + 1))
     fitted = calibration.fit(answer(chosen, train))
     by_chance = answer_test(chosen, test)
     random_losses.append(pair_losses(by_chance, *fitted))

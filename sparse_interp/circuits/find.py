@@ -9,25 +9,25 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sparse_interp.circuits import examples as examples_lib
-from sparse_interp.circuits import gated_model
-from sparse_interp.circuits.ablation import constants
-from sparse_interp.circuits.answers import gates_of
 from sparse_interp.circuits.circuit import Circuit, list_edges
+from sparse_interp.circuits.counting import Progress
 from sparse_interp.circuits.faithfulness import FORMULAS, evaluate
-from sparse_interp.circuits.from_ranking import (
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.ablation import constants
+from sparse_interp.circuits.gating.batch import Batch
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.losses import KL_LOSS, TASK_LOSS
+from sparse_interp.circuits.gating.task_loss import make_pairs
+from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.ranking.pruning import optimize
+from sparse_interp.circuits.selecting.from_ranking import (
   PruneResult,
   check_full_loss,
-  part,
   rank_units,
   select,
   units_of,
 )
-from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.losses import KL_LOSS, TASK_LOSS
-from sparse_interp.circuits.parts import parts_of
-from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.pruning import Progress, optimize
-from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.circuits.selecting.parted import part
 from sparse_interp.circuits.unfinished import (
   Unfinished,
   identity,
@@ -45,7 +45,7 @@ Pieces = Callable[[Sequence[int]], list[str]]
 
 def find_units(
   model: GatedModel,
-  train: Any,
+  train: Batch,
   prune_config: PruneConfig,
   seed: int,
   progress: Progress | None = None,
@@ -59,7 +59,7 @@ def find_units(
 
   Args:
     model: the model with its ablation.
-    train: training Pairs or Recorded.
+    train: training pairs or sequences.
     prune_config: hyper-parameters.
     seed: of gates and batches.
     progress: called now and then with what there is to show.
@@ -73,16 +73,14 @@ def find_units(
     ValueError: if there are too few pairs, or if the full model itself misses
       the target on the selection pairs, or the empty circuit meets it.
   """
-  sizes = units_of(model, prune_config)
+  units = units_of(model, prune_config)
   data = part(model, train, prune_config)
   check_full_loss(model, data.chosen, prune_config)
   learned = optimize(
-    model, data.fitting, sizes, prune_config, seed, progress, unfinished
+    units, data.fitting, prune_config, seed, progress, unfinished
   )
-  order, active = rank_units(learned, sizes)
-  found = select(
-    model, order, active, sizes, data, prune_config, progress, unfinished
-  )
+  order, active = rank_units(learned, units)
+  found = select(units, order, active, data, prune_config, progress, unfinished)
   return found._replace(history=learned.history)
 
 
@@ -145,7 +143,7 @@ def find_circuit(
     },
   )
   found = find_units(model, train, prune_config, seed, progress, unfinished)
-  parts = parts_of(model, found.keep, found.sizes)
+  parts = found.units.parts(found.keep)
   if progress is not None:
     progress(
       {'phase': 'measure', 'nodes': parts.node_count, 'edges': parts.edge_count}
@@ -153,9 +151,8 @@ def find_circuit(
   metrics = unfinished.recall(
     question('test', found.keep),
     lambda: evaluate(
-      model,
+      found.units,
       found.keep,
-      found.sizes,
       (found.scale, found.shift),
       train.take(np.arange(prune_config.selection_pairs)),
       test,
@@ -168,7 +165,7 @@ def find_circuit(
     model,
     parts.nodes,
     (found.scale, found.shift),
-    gates_of(model, found.keep, found.sizes),
+    found.units.gates(found.keep),
     test_task,
     test,
     example_pairs,

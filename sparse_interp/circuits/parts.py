@@ -14,21 +14,23 @@ own, only that the head writes; and what the head writes needs a query, a key or
 the value. Where removed parts come back at random, nothing leads nowhere.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from sparse_interp.circuits.ablation_names import CONSTANT, OF_OTHER_PROMPTS
-from sparse_interp.circuits.gated_model import (
-  GatedModel,
-  gates_of_units,
-  on_edges,
+from sparse_interp.circuits.gating.ablation_names import (
+  CONSTANT,
+  OF_OTHER_PROMPTS,
 )
-from sparse_interp.circuits.selection import split
+from sparse_interp.circuits.gating.gated_model import GatedModel
 from sparse_interp.models.layers import rotary_partner
-from sparse_interp.models.sites import node_sites
+from sparse_interp.models.sites import (
+  edge_ends,
+  edge_name,
+  is_matrix,
+  node_sites,
+)
 
 Masks = dict[str, Bool[np.ndarray, '_']]
 
@@ -56,57 +58,35 @@ class Parts(NamedTuple):
     return sum(int(kept.sum()) for kept in self.edges.values())
 
 
-def parts_of(
-  model: GatedModel,
-  keep: Bool[np.ndarray, 'units'],
-  sizes: Mapping[str, int],
-) -> Parts:
-  """Nodes and edges that kept units stand for."""
-  masks = gates_of_units(split(keep, sizes))
-  if on_edges(sizes):
+def parts_of(model: GatedModel, masks: Masks) -> Parts:
+  """Nodes and edges of a circuit.
+
+  Args:
+    model: the model with its ablation.
+    masks: {site: kept nodes} of all sites, or {matrix name: kept edges} of all
+      matrices, with `final_resid` where it has gates.
+  """
+  if _on_edges(masks):
     return _parts_of_edges(model, masks)
   nodes = {site: np.flatnonzero(mask) for site, mask in masks.items()}
   return Parts(nodes, _edges_between(model, masks))
 
 
-def live_units(
-  model: GatedModel,
-  keep: Bool[np.ndarray, 'units'],
-  sizes: Mapping[str, int],
-) -> Bool[np.ndarray, 'units']:
-  """Kept units without those that lead nowhere.
-
-  Norms and AbsTopK let such units matter all the same, slightly: their removal
-  has to be tried, not assumed.
-  """
-  masks = gates_of_units(split(keep, sizes))
-  if on_edges(sizes):
-    parts = _parts_of_edges(model, masks)
-    live = {**parts.edges}
-  else:
-    parts = _parts_of_edges(
-      model, {**_edges_between(model, masks), **_final(masks)}
-    )
-    live = {}
+def live(model: GatedModel, masks: Masks) -> Masks:
+  """{site or matrix: nodes or edges that lead somewhere}; see `parts_of`."""
+  edges = masks
+  if not _on_edges(masks):
+    edges = {**_edges_between(model, masks), **_final(masks)}
+  parts = _parts_of_edges(model, edges)
+  found = dict(parts.edges)
   for site, kept in parts.nodes.items():
-    mask = np.zeros(node_sites(model.config)[site], bool)
-    mask[kept] = True
-    live[site] = mask
-  for key in sizes:
-    if key.endswith('attn.qk'):
-      live[key] = live[key[:-1]] | live[key[:-2] + 'k']
-  return keep & np.concatenate([live[key] for key in sizes])
+    found[site] = np.zeros(node_sites(model.config)[site], bool)
+    found[site][kept] = True
+  return found
 
 
-def settle(
-  model: GatedModel,
-  keep: Bool[np.ndarray, 'units'],
-  sizes: Mapping[str, int],
-) -> Bool[np.ndarray, 'units']:
-  """The circuit that kept units make: with gates on edges, only live ones."""
-  if on_edges(sizes):
-    return live_units(model, keep, sizes)
-  return keep
+def _on_edges(masks):
+  return any(is_matrix(key) for key in masks)
 
 
 def _final(masks):
@@ -116,7 +96,7 @@ def _final(masks):
 def _edges_between(model: GatedModel, nodes: Masks) -> Masks:
   edges = {}
   for name, index in model.edges.items():
-    (source, target), (rows, columns) = name.split('->'), np.asarray(index)
+    (source, target), (rows, columns) = edge_ends(name), np.asarray(index)
     edges[name] = nodes[source][rows] & nodes[target][columns]
   return edges
 
@@ -145,20 +125,20 @@ def _parts_of_edges(model: GatedModel, masks: Masks) -> Parts:
     for layer in reversed(range(config.n_layer)):
       mlp, attn = f'{layer}.mlp', f'{layer}.attn'
       through(f'{mlp}.post_act', mlp, read, config.mlp_width)
-      inputs = f'{mlp}.act_in->{mlp}.post_act'
+      inputs = edge_name(f'{mlp}.act_in', f'{mlp}.post_act')
       reads = ends(inputs, 0, config.block_input_width)
       after = read
       read = read | reads[: config.d_model]
       if not config.parallel_residual:
         after = read
-      names = [f'{attn}.act_in->{attn}.{name}' for name in 'qk']
-      q, k = (ends(name, 1, config.d_attn) for name in names)
+      into = [edge_name(f'{attn}.act_in', f'{attn}.{name}') for name in 'qkv']
+      q, k = (ends(name, 1, config.d_attn) for name in into[:2])
       moved = in_heads(q | k) & others
       values = through(f'{attn}.v', attn, after, config.d_attn, moved)
       live = in_heads(values)
-      restrict(names[0], 1, live & (k | k[partner] | others))
-      restrict(names[1], 1, live & (q | q[partner] | others))
-      for name in (*names, f'{attn}.act_in->{attn}.v'):
+      restrict(into[0], 1, live & (k | k[partner] | others))
+      restrict(into[1], 1, live & (q | q[partner] | others))
+      for name in into:
         read = read | ends(name, 0, config.block_input_width)[: config.d_model]
 
   def through(site, block, read, width, moved=False):
@@ -166,7 +146,8 @@ def _parts_of_edges(model: GatedModel, masks: Masks) -> Parts:
 
     Those in `moved` have something to say without an edge before them.
     """
-    before, after = f'{block}.act_in->{site}', f'{site}->{block}.resid_delta'
+    before = edge_name(f'{block}.act_in', site)
+    after = edge_name(site, f'{block}.resid_delta')
     restrict(after, 1, read)
     alive = (ends(before, 1, width) | moved) & ends(after, 0, width)
     restrict(before, 1, alive)
@@ -187,7 +168,7 @@ def _parts_of_edges(model: GatedModel, masks: Masks) -> Parts:
   for site, width in node_sites(config, 'final_resid' in masks).items():
     kept = np.zeros(width, bool)
     for name in index:
-      for side, end in enumerate(name.split('->')):
+      for side, end in enumerate(edge_ends(name)):
         if end == site:
           kept |= ends(name, side, width)
     nodes[site] = np.flatnonzero(final if site == 'final_resid' else kept)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from sparse_interp.circuits.ablation_names import check_ablation
+from sparse_interp.circuits.gating.ablation_names import check_ablation
 from sparse_interp.models.config import PRODUCTS
 
 _CHOICES = {
@@ -125,6 +125,6 @@ def _require(field: str, holds: bool, config: PruneConfig, constraint: str):
   if not holds:
     default = PruneConfig.__dataclass_fields__[field].default
     raise ValueError(
-      f'prune.{field} must be {constraint}, got {getattr(config, field)!r}; '
+      f'{field} must be {constraint}, got {getattr(config, field)!r}; '
       f'choose e.g. {default!r}.'
     )

@@ -7,11 +7,11 @@ import time
 import jax.numpy as jnp
 
 from sparse_interp.circuits import few_pairs
-from sparse_interp.circuits.ablation_names import NEED_MEANS
 from sparse_interp.circuits.circuit import Circuit
+from sparse_interp.circuits.counting import Progress
 from sparse_interp.circuits.find import find_circuit
+from sparse_interp.circuits.gating.ablation_names import NEED_MEANS
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.pruning import Progress
 from sparse_interp.files import versions
 from sparse_interp.models import sites
 from sparse_interp.models.model import Means, Model

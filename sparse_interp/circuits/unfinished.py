@@ -23,7 +23,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.gating.batch import Batch
+from sparse_interp.circuits.gating.gated_model import GatedModel
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.files import whole_file
 from sparse_interp.files import workdir as workdir_lib
@@ -52,13 +53,13 @@ def digest(*parts: Any) -> str:
 
 
 def identity(
-  model: GatedModel, data: Mapping[str, Any], config: PruneConfig, seed: int
+  model: GatedModel, data: Mapping[str, Batch], config: PruneConfig, seed: int
 ) -> dict[str, Any]:
   """What another search would not share: model, data, start and seed.
 
   Args:
     model: the model with its ablation.
-    data: Pairs or Recorded by name.
+    data: pairs or sequences by name.
     config: hyper-parameters.
     seed: of gates and batches.
   """

@@ -1,20 +1,24 @@
 """What the nodes of a gated model do while it answers."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from sparse_interp.circuits.gated_model import GatedModel, full_batches, run
-from sparse_interp.circuits.gates import Gates
+from sparse_interp.circuits.gating.batch import Batch
+from sparse_interp.circuits.gating.gated_model import (
+  GatedModel,
+  full_batches,
+  run,
+)
+from sparse_interp.circuits.gating.gates import Gates
 
 
 def watch(
   model: GatedModel,
   gates: Gates,
-  batch: Any,
+  batch: Batch,
   nodes: Mapping[str, Int[np.ndarray, '_']],
 ) -> tuple[
   Float[np.ndarray, 'size ...'], dict[str, Float[np.ndarray, 'prompts time _']]
@@ -24,7 +28,7 @@ def watch(
   Args:
     model: the model with its ablation.
     gates: by site and matrix; what is absent stays whole.
-    batch: Pairs or Recorded.
+    batch: pairs or sequences.
     nodes: {site: channels}.
 
   Returns:

@@ -6,11 +6,12 @@ be None accept `None` there as well as a value. Needs neither jax nor flax: a
 configuration is read in an instant.
 """
 
+import contextlib
 import dataclasses
 import re
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -99,11 +100,31 @@ def read(kind: type, section: Mapping[str, Any], name: str, **more: Any) -> Any:
         f'{name}.{field} must be {_in_words(hints[field])}, got {value!r}; '
         'correct it.'
       )
-  try:
+  with naming(name, kind):
     return kind(**values, **more)
+
+
+@contextlib.contextmanager
+def naming(name: str, kind: Any) -> Iterator[None]:
+  """Has what a library says of its arguments said of the fields of a section.
+
+  Args:
+    name: of the section.
+    kind: the dataclass that the section describes.
+
+  Raises:
+    ValueError: of the class of the one that was raised within.
+  """
+  try:
+    yield
   except ValueError as error:
-    # Dataclasses name the section that their fields are in most often.
-    raise ValueError(re.sub(r'^\w+(?=\.)', name, str(error))) from error
+    fields = {field.name for field in dataclasses.fields(kind)}
+    # Some name the section that their fields are in most often.
+    found = re.match(r'(?:\w+\.)?(\w+)', str(error))
+    if found is None or found[1] not in fields:
+      raise
+    field = str(error)[found.start(1) :]
+    raise type(error)(f'{name}.{field}') from error
 
 
 def _allows_none(hint: Any) -> bool:

@@ -11,27 +11,26 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from sparse_interp.circuits import (
-  attribution,
-  from_ranking,
-  gated_model,
-  pruning,
-  selection,
-)
-from sparse_interp.circuits.ablation import constants, task_means
-from sparse_interp.circuits.answers import answer_by_gates
-from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.output_loss import Recorded, make_recorded
-from sparse_interp.circuits.parts import parts_of
+from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.ablation import constants, task_means
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.output_loss import Recorded, make_recorded
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.ranking import attribution, pruning, ranks
+from sparse_interp.circuits.selecting import from_ranking
+from sparse_interp.circuits.selecting.answers import answer_by_gates
+from sparse_interp.circuits.selecting.parted import Split
+from sparse_interp.circuits.units import Mask, Units
 from sparse_interp.ground_truth.compiled.components import Edge, components
 from sparse_interp.ground_truth.compiled.edges import (
   component_edges,
   edge_groups,
 )
 from sparse_interp.ground_truth.compiled.program import CompiledProgram
+from sparse_interp.models.sites import edge_ends, node_sites
 from sparse_interp.tasks.compiled import Sequences
 
 # {method: what it puts gates on}.
@@ -48,8 +47,6 @@ METHODS = {
 # tolerances that only rank what the first leaves.
 PUBLISHED_TOLERANCE = 1e-6
 TOLERANCES = (PUBLISHED_TOLERANCE, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-
-Keep = Bool[np.ndarray, 'units']
 
 
 class Found(NamedTuple):
@@ -70,7 +67,7 @@ class Found(NamedTuple):
   test_loss: float
 
 
-def record(program: CompiledProgram, inputs: Sequences) -> Recorded:
+def recorded(program: CompiledProgram, inputs: Sequences) -> Recorded:
   """Inputs with the full model's own outputs as targets."""
   return make_recorded(*inputs, program.run(*inputs))
 
@@ -86,22 +83,21 @@ def gate(
 
 def rank(
   method: str,
-  model: GatedModel,
+  units: Units,
   train: Recorded,
-  sizes: Mapping[str, int],
   config: PruneConfig,
   seed: int,
 ) -> tuple[Int[np.ndarray, 'units'], int]:
   """Units from most to least important, and a size to begin a search with."""
-  guess = sum(sizes.values()) // 2
+  guess = units.count // 2
   if method in ('edge_masks', 'node_masks'):
     # Where the loss is flat, only the price would move the gates, all at once.
-    learned = pruning.optimize(model, with_a_slope(train), sizes, config, seed)
-    return from_ranking.rank_units(learned, sizes)
+    learned = pruning.optimize(units, with_a_slope(train), config, seed)
+    return from_ranking.rank_units(learned, units)
   if method == 'random':
-    return attribution.order(attribution.random(sizes, seed)), guess
+    return attribution.order(attribution.random(units, seed)), guess
   data = train if method == 'eap_ig' else with_a_slope(train)
-  scores = getattr(attribution, method)(model, data, sizes)
+  scores = getattr(attribution, method)(units, data)
   return attribution.order(scores), guess
 
 
@@ -126,21 +122,21 @@ def find_circuit(
   seed: int,
 ) -> Found:
   """One circuit by one of METHODS."""
-  sizes = gated_model.unit_sizes(model, METHODS[method])
-  order, guess = rank(method, model, train, sizes, config, seed)
-  everything = from_ranking.Split(train, train, train)
-  result = from_ranking.select(model, order, guess, sizes, everything, config)
-  keep, answer = result.keep, answer_by_gates(model, sizes)
+  units = units_lib.make(model, METHODS[method])
+  order, guess = rank(method, units, train, config, seed)
+  everything = Split(train, train, train)
+  result = from_ranking.select(units, order, guess, everything, config)
+  keep, answer = result.keep, answer_by_gates(units)
   losses = test.losses(answer(keep, test))
-  parts = parts_of(model, keep, sizes)
+  parts = units.parts(keep)
   final = np.zeros(program.config.d_model, bool)
   final[parts.nodes['final_resid']] = True
   kept = _as_matrices(model, parts.edges)
-  scores = selection.split(selection.scores(order), sizes)
+  scores = units.split(ranks.scores(order))
   return Found(
     component_edges(program, kept, final),
     frozenset(_entries(model, parts.edges)),
-    _edge_scores(program, model, order, sizes),
+    _edge_scores(program, units, order),
     _weight_scores(model, scores),
     float(losses.mean()),
   )
@@ -149,9 +145,7 @@ def find_circuit(
 def _as_matrices(model, kept):
   """Masks of nonzero weights as masks of whole matrices."""
   shapes = {
-    name: tuple(
-      gated_model.node_sites(model.config)[site] for site in name.split('->')
-    )
+    name: tuple(node_sites(model.config)[site] for site in edge_ends(name))
     for name in kept
   }
   masks = {name: np.zeros(shape, bool) for name, shape in shapes.items()}
@@ -176,7 +170,7 @@ def _weight_scores(model, scores):
     if name in scores:
       values = scores[name]
     else:
-      source, target = name.split('->')
+      source, target = edge_ends(name)
       values = np.minimum(scores[source][rows], scores[target][columns])
     entries = zip(rows.tolist(), columns.tolist(), strict=True)
     result |= {
@@ -186,15 +180,15 @@ def _weight_scores(model, scores):
   return result
 
 
-def _edge_scores(program, model, order, sizes):
+def _edge_scores(program, units, order):
   """Of every pair of components: how early in the ranking it is an edge."""
   scores = dict.fromkeys(component_pairs(program), 0.0)
   possible = component_edges(program)
   missing = set(possible)
-  keep = np.zeros(order.size, bool)
+  model, keep = units.model, np.zeros(order.size, bool)
   for k, unit in enumerate(order):
     keep[unit] = True
-    masks = selection.split(keep, sizes)
+    masks = units.split(keep)
     edges = {
       name: masks[name] if name in masks else _between(model, masks, name)
       for name in model.edges
@@ -210,7 +204,7 @@ def _edge_scores(program, model, order, sizes):
 
 def _between(model, masks, name):
   rows, columns = np.asarray(model.edges[name])
-  source, target = name.split('->')
+  source, target = edge_ends(name)
   return masks[source][rows] & masks[target][columns]
 
 
@@ -239,21 +233,21 @@ def greedy_edges(
     of components have no weights and score 0.
   """
   model = gate(program, data, ablation)
-  sizes = gated_model.unit_sizes(model, 'edges')
+  units = units_lib.make(model, 'edges')
   groups = edge_groups(program)
   masks = []
   for group in groups.values():
-    units = {key: np.zeros(size, bool) for key, size in sizes.items()}
+    own = {key: np.zeros(size, bool) for key, size in units.sizes.items()}
     for key, mask in group.items():
       if key in model.edges:
         mask = mask[tuple(np.asarray(model.edges[key]))]
-      units[key] = mask
-    masks.append(selection.flatten(units, sizes))
+      own[key] = mask
+    masks.append(units.flatten(own))
 
-  def error(keep: Keep) -> float:
+  def error(keep: Mask) -> float:
     gates = {
       key: jnp.asarray(unit, jnp.float32)
-      for key, unit in selection.split(keep, sizes).items()
+      for key, unit in units.split(keep).items()
     }
     answers = gated_model.all_outputs(model, gates, data)
     # The mean over outputs, as published, not in units of their variance.

@@ -95,7 +95,7 @@ def score_program(
   """
   method_names(methods)
   train, test = (
-    compiled_circuits.record(program, program.draw(sequences, seed, split))
+    compiled_circuits.recorded(program, program.draw(sequences, seed, split))
     for split in ('train', 'test')
   )
   greedy = {
@@ -209,7 +209,7 @@ def published_greedy(
     lengths=[length],
     unique=program.unique_tokens,
   )
-  data = compiled_circuits.record(program, inputs)
+  data = compiled_circuits.recorded(program, inputs)
   result = {}
   for ablation in GREEDY:
     scores = compiled_circuits.greedy_edges(program, data, ablation)

@@ -6,23 +6,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from sparse_interp.circuits import (
-  attribution,
-  find,
-  from_ranking,
-  gated_model,
-)
-from sparse_interp.circuits.answers import answer_by_gates
-from sparse_interp.circuits.parts import parts_of
+from sparse_interp.circuits import find
+from sparse_interp.circuits.counting import Progress
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.task_loss import make_pairs
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.pruning import Progress
+from sparse_interp.circuits.ranking import attribution
 from sparse_interp.circuits.recovery import set_scores
-from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.circuits.selecting import from_ranking, parted
+from sparse_interp.circuits.selecting.answers import answer_by_gates
 from sparse_interp.files import model_files
 from sparse_interp.ground_truth.planted.planted import draw, plant
 from sparse_interp.ground_truth.planted.planted_programs import Program
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.means import site_means
+from sparse_interp.models.sites import edge_ends
 from sparse_interp.training import pretrain
 
 # Prompts that nothing is fitted to are drawn far from those that are.
@@ -84,11 +82,11 @@ def score_planted(
     for count, own_seed in ((pairs, seed), (pairs // 2, seed + _TEST_SEED))
   )
   result = _search(method, model, train, prune_config, seed, progress)
-  answers = answer_by_gates(model, result.sizes)(result.keep, test)
+  answers = answer_by_gates(result.units)(result.keep, test)
   kept = _entries(
     {
       name: np.asarray(model.edges[name])[:, mask]
-      for name, mask in parts_of(model, result.keep, result.sizes).edges.items()
+      for name, mask in result.units.parts(result.keep).edges.items()
     }
   )
   truth = _entries(planted.edges)
@@ -118,15 +116,13 @@ def _search(method, model, train, config, seed, progress):
   """From either ranking to a circuit."""
   if method == 'edge_masks':
     return find.find_units(model, train, config, seed, progress)
-  sizes = from_ranking.units_of(model, config)
-  data = from_ranking.part(model, train, config)
+  units = from_ranking.units_of(model, config)
+  data = parted.part(model, train, config)
   few = data.fitting.take(np.arange(min(_RANKING_PAIRS, data.fitting.size)))
   # By absolute value: the channel of the answer makes wrong answers worse on
   # most of the way, and yet nothing can be right without it.
-  order = attribution.order(np.abs(attribution.eap_ig(model, few, sizes)))
-  return from_ranking.select(
-    model, order, _GUESS, sizes, data, config, progress
-  )
+  order = attribution.order(np.abs(attribution.eap_ig(units, few)))
+  return from_ranking.select(units, order, _GUESS, data, config, progress)
 
 
 def _entries(edges):
@@ -139,5 +135,5 @@ def _entries(edges):
 
 def _name(entry):
   name, row, column = entry
-  source, target = name.split('->')
+  source, target = edge_ends(name)
   return f'{source}:{row}>{target}:{column}'

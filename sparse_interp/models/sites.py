@@ -10,6 +10,8 @@ from typing import Any
 
 from sparse_interp.models.config import GPTConfig
 
+_ARROW = '->'
+
 
 @dataclasses.dataclass(frozen=True)
 class EdgeMatrix:
@@ -32,7 +34,7 @@ class EdgeMatrix:
   @property
   def name(self) -> str:
     """Key under which gates on its nonzero weights are kept."""
-    return f'{self.source}->{self.target}'
+    return edge_name(self.source, self.target)
 
   def block(self, params: dict) -> Any:
     """Its (source width, target width) part of a kernel."""
@@ -51,6 +53,54 @@ class EdgeMatrix:
       return {**node, path[0]: replaced(node[path[0]], path[1:])}
 
     return replaced(params, self.path)
+
+
+def edge_name(source: str, target: str) -> str:
+  """Name of the matrix between two sites; see `edge_ends`."""
+  return f'{source}{_ARROW}{target}'
+
+
+def is_matrix(key: str) -> bool:
+  """Whether a key is the name of a matrix, as opposed to that of a site."""
+  return _ARROW in key
+
+
+def edge_ends(name: str) -> tuple[str, str]:
+  """(source, target) of the matrix of this name.
+
+    >>> edge_ends('0.mlp.act_in->0.mlp.post_act')
+    ('0.mlp.act_in', '0.mlp.post_act')
+
+  Raises:
+    ValueError: if it is not the name of a matrix.
+  """
+  source, target = name.split(_ARROW)
+  return source, target
+
+
+def tied_key(site: str) -> str:
+  """Key of what queries and keys share; other sites keep their names.
+
+  >>> tied_key('0.attn.q'), tied_key('0.attn.k'), tied_key('0.attn.v')
+  ('0.attn.qk', '0.attn.qk', '0.attn.v')
+  """
+  return f'{site[:-1]}qk' if site.endswith(('attn.q', 'attn.k')) else site
+
+
+def tied_sites(key: str) -> tuple[str, ...]:
+  """The sites that a key of nodes stands for; see `tied_key`.
+
+  >>> tied_sites('0.attn.qk'), tied_sites('0.attn.v')
+  (('0.attn.q', '0.attn.k'), ('0.attn.v',))
+  """
+  if key.endswith('attn.qk'):
+    return key[:-1], f'{key[:-2]}k'
+  return (key,)
+
+
+def has_heads(site: str) -> bool:
+  """Whether the channels of a site are dealt out to heads."""
+  return site.endswith(('attn.q', 'attn.k', 'attn.v'))
 
 
 def node_sites(config: GPTConfig, final_resid: bool = True) -> dict[str, int]:
@@ -82,13 +132,18 @@ def node_sites(config: GPTConfig, final_resid: bool = True) -> dict[str, int]:
   return sites
 
 
+def mixed_site(source: str) -> str:
+  """Where attention has mixed the values of a site; others are as they are."""
+  return source.replace('attn.v', 'attn.y')
+
+
 def read_site(config: GPTConfig, source: str) -> str:
   """Where a matrix reads the nodes of a site.
 
   Values are read after attention has mixed them, at `{layer}.attn.y`. Without a
   sink its weights sum to 1, and a constant value is the same constant there.
   """
-  return source.replace('attn.v', 'attn.y') if config.sink else source
+  return mixed_site(source) if config.sink else source
 
 
 def constant_sites(config: GPTConfig) -> dict[str, int]:

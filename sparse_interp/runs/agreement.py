@@ -11,14 +11,15 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from sparse_interp.circuits import gated_model, selection, small_model
-from sparse_interp.circuits.ablation import CONSTANT, constants
-from sparse_interp.circuits.edited_model import edit_model
-from sparse_interp.circuits.extract import shrink
-from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.gates import apply_gates
-from sparse_interp.circuits.parts import parts_of, settle
-from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.extracted import small_model
+from sparse_interp.circuits.extracted.extract import shrink
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.ablation import CONSTANT, constants
+from sparse_interp.circuits.gating.edited_model import edit_model
+from sparse_interp.circuits.gating.gates import apply_gates
+from sparse_interp.circuits.gating.task_loss import Pairs
+from sparse_interp.circuits.units import Mask, Units
 from sparse_interp.models import GPT
 from sparse_interp.models.model import Model
 
@@ -50,20 +51,18 @@ def check(
         loaded.config, loaded.params, loaded.means, ablation, pairs
       )
       model = gated_model.make(loaded.config, loaded.params, values, ablation)
-      sizes = gated_model.unit_sizes(model, gates)
+      units = units_lib.make(model, gates)
       rng = np.random.default_rng(config.seed)
-      keep = rng.random(sum(sizes.values())) < _SHARE[gates]
-      keep = settle(model, keep, sizes)
+      keep = units.settle(rng.random(units.count) < _SHARE[gates])
       result[gates][ablation] = _difference(
-        model, keep, sizes, pairs.take(np.arange(_PAIRS))
+        units, keep, pairs.take(np.arange(_PAIRS))
       )
   return result
 
 
-def _difference(model: GatedModel, keep, sizes, pairs: Pairs) -> float:
+def _difference(units: Units, keep: Mask, pairs: Pairs) -> float:
+  model, gates = units.model, units.unfold(keep)
   config, tokens = model.config, pairs.inputs()['tokens']
-  units = selection.split(keep.astype(np.float32), sizes)
-  gates = gated_model.unfold(model, units)
   params, edits = apply_gates(
     config, model.params, model.edges, gates, model.values
   )
@@ -72,8 +71,8 @@ def _difference(model: GatedModel, keep, sizes, pairs: Pairs) -> float:
   )(params)
   gated = run(config, params, edits)
   edited = run(*edit_model(model, gates))
-  parts = parts_of(model, keep, sizes)
-  kept = parts.edges if gated_model.on_edges(sizes) else None
+  parts = units.parts(keep)
+  kept = parts.edges if units.on_edges else None
   small = shrink(
     config, model.params, parts.nodes, model.values, model.edges, kept
   )

@@ -74,8 +74,10 @@ def run(config: config_dict.ConfigDict, workdir: str) -> dict[str, Any]:
     for file in unfinished.FILES:
       claim.record(f'pruning/{file}')
     scored = Unfinished(on_the_way, asked)
-    results = score_compiled(config, names, methods, prune, scored)
-    planted = score_planted(config, for_planted, scored)
+    with sections.naming('compiled', PruneConfig):
+      results = score_compiled(config, names, methods, prune, scored)
+    with sections.naming('planted', PruneConfig):
+      planted = score_planted(config, for_planted, scored)
     summary = _write_summary(config, workdir, results, planted, begun)
     unfinished.remove(on_the_way)
   print_table(summary)

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from ml_collections import config_dict
 
-from sparse_interp.circuits import gated_model
 from sparse_interp.circuits.counting import counting
 from sparse_interp.circuits.faithfulness import evaluate_model
-from sparse_interp.circuits.gated_model import GatedModel
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.task_loss import make_pairs
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.task_loss import make_pairs
 from sparse_interp.configs import sections
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.model import Model

@@ -19,10 +19,10 @@ from ml_collections import config_dict
 from sparse_interp.circuits import circuit as circuit_lib
 from sparse_interp.circuits import unfinished
 from sparse_interp.circuits.circuit import Circuit
-from sparse_interp.circuits.from_ranking import Unprunable
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.prune_task import prune_posed
-from sparse_interp.circuits.sweep import geometric_mean
+from sparse_interp.circuits.selecting.from_ranking import Unprunable
+from sparse_interp.circuits.selecting.sweep import geometric_mean
 from sparse_interp.configs import sections
 from sparse_interp.files import pace, versions
 from sparse_interp.files import workdir as workdir_lib
@@ -244,12 +244,13 @@ def _prune_task(
   measured: pose.Measured,
   on_the_way: pathlib.Path,
 ) -> Circuit:
-  return prune_posed(
-    model,
-    measured.task,
-    measured.posed,
-    hyperparameters,
-    config.seed,
-    table.progress(_PHASE, measured.task.name),
-    on_the_way,
-  )
+  with sections.naming('prune', PruneConfig):
+    return prune_posed(
+      model,
+      measured.task,
+      measured.posed,
+      hyperparameters,
+      config.seed,
+      table.progress(_PHASE, measured.task.name),
+      on_the_way,
+    )

@@ -21,9 +21,11 @@ from ml_collections import config_dict
 
 from sparse_interp.benchmarks.about import about
 from sparse_interp.benchmarks.case import error_of
-from sparse_interp.circuits import gated_model, pruning
+from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.task_loss import Pairs
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.task_loss import Pairs
+from sparse_interp.circuits.ranking import pruning
 from sparse_interp.files import sealed
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models import GPT, GPTConfig, frozen
@@ -214,10 +216,10 @@ def _pruning(
     products=products,
     init_attribution=0.0,
   )
-  sizes = gated_model.unit_sizes(gated, 'nodes')
+  units = units_lib.make(gated, 'nodes')
 
   def run():
-    found = pruning.optimize(gated, pairs, sizes, asked, config.seed)
+    found = pruning.optimize(units, pairs, asked, config.seed)
     return np.asarray(found.history['task_loss'])
 
   return run

@@ -22,22 +22,18 @@ import numpy as np
 from ml_collections import config_dict
 
 from sparse_interp.benchmarks import together
-from sparse_interp.circuits import (
-  attribution,
-  from_ranking,
-  gated_model,
-  sweep,
-  unfinished,
-)
-from sparse_interp.circuits.answers import answer_by_gates
+from sparse_interp.circuits import unfinished
 from sparse_interp.circuits.faithfulness import bootstrap_interval
-from sparse_interp.circuits.from_ranking import Split
-from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.losses import pair_losses
-from sparse_interp.circuits.parts import parts_of
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.losses import pair_losses
+from sparse_interp.circuits.gating.task_loss import Pairs, make_pairs
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.circuits.search import search
-from sparse_interp.circuits.task_loss import Pairs, make_pairs
+from sparse_interp.circuits.ranking import attribution
+from sparse_interp.circuits.selecting import from_ranking, parted, sweep
+from sparse_interp.circuits.selecting.answers import answer_by_gates
+from sparse_interp.circuits.selecting.parted import Split
+from sparse_interp.circuits.tuning.search import search
 from sparse_interp.circuits.unfinished import Unfinished
 from sparse_interp.configs import sections
 from sparse_interp.files import pace, sealed, versions
@@ -172,6 +168,25 @@ def compare(
     return sealed.read_json(path, 'delete it and run again')
   claim.settle()
   on_the_way = workdir / 'pruning' / name
+  try:
+    with sections.naming('prune', PruneConfig):
+      result = _by_all_methods(config, model, name, train, test, workdir)
+  except from_ranking.Unprunable as error:
+    result = {'not_pruned': str(error)}
+  sealed.write_json(path, {**result, 'versions': versions.current()})
+  for directory in on_the_way.glob('*'):
+    unfinished.remove(directory)
+  for directory in (on_the_way, on_the_way.parent):
+    with contextlib.suppress(OSError):  # missing, or not empty
+      directory.rmdir()
+  return sealed.read_json(path, 'run again')
+
+
+def _by_all_methods(
+  config, model, name, train, test, workdir
+) -> dict[str, Any]:
+  """Circuits, searches and curves of one task."""
+  on_the_way = workdir / 'pruning' / name
   progress = table.progress(_PHASE, name)
   result: dict[str, Any] = {
     'trials': config.trials,
@@ -179,56 +194,46 @@ def compare(
     'search': {},
     'curves': {},
   }
-  try:
-    for gates in ('nodes', 'edges'):
-      base = hyperparameters(config, gates, eliminate=False)
-      data = from_ranking.part(model, train, base)
-      found = search(
-        model,
-        train,
-        base,
-        config.trials,
-        config.parallel,
-        config.seed,
-        workdir / 'searches' / name / gates,
-        progress,
-      )
-      ranking = found.best_order, found.best_active
-      methods = ('nodes', 'nodes_eliminated')
-      if gates == 'edges':
-        methods = ('edges_bisected', 'edges')
-      for method, eliminate in zip(methods, (False, True), strict=True):
-        asked = hyperparameters(config, gates, eliminate)
-        result['circuits'][method] = measure(
-          *(model, ranking, data, asked, test, config.seed, progress),
-          on_the_way / method,
-        )
-      result['search'][gates] = {
-        'default_edges': found.trials[0]['edges'],
-        'best_edges': min(trial['edges'] for trial in found.trials),
-        'best_params': found.best_config.__dict__,
-      }
-      if gates == 'edges':
-        result['curves'][gates] = _curve(config, model, ranking, data, base)
-    base = hyperparameters(config, 'nodes', eliminate=False)
-    sizes = from_ranking.units_of(model, base)
-    scores = attribution.attribution(model, data.fitting, sizes)
-    ranking = attribution.order(scores), sum(sizes.values()) // 8
-    result['circuits']['attribution'] = measure(
-      *(model, ranking, data, base, test, config.seed, progress),
-      on_the_way / 'attribution',
+  for gates in ('nodes', 'edges'):
+    base = hyperparameters(config, gates, eliminate=False)
+    data = parted.part(model, train, base)
+    found = search(
+      model,
+      train,
+      base,
+      config.trials,
+      config.parallel,
+      config.seed,
+      workdir / 'searches' / name / gates,
+      progress,
     )
-    result['curves']['attribution'] = _curve(config, model, ranking, data, base)
-  except from_ranking.Unprunable as error:
-    result = {'not_pruned': str(error)}
-  result['versions'] = versions.current()
-  sealed.write_json(path, result)
-  for directory in on_the_way.glob('*'):
-    unfinished.remove(directory)
-  for directory in (on_the_way, on_the_way.parent):
-    with contextlib.suppress(OSError):  # missing, or not empty
-      directory.rmdir()
-  return sealed.read_json(path, 'run again')
+    ranking = found.best_order, found.best_active
+    methods = ('nodes', 'nodes_eliminated')
+    if gates == 'edges':
+      methods = ('edges_bisected', 'edges')
+    for method, eliminate in zip(methods, (False, True), strict=True):
+      asked = hyperparameters(config, gates, eliminate)
+      result['circuits'][method] = measure(
+        *(model, ranking, data, asked, test, config.seed, progress),
+        on_the_way / method,
+      )
+    result['search'][gates] = {
+      'default_edges': found.trials[0]['edges'],
+      'best_edges': min(trial['edges'] for trial in found.trials),
+      'best_params': found.best_config.__dict__,
+    }
+    if gates == 'edges':
+      result['curves'][gates] = _curve(config, model, ranking, data, base)
+  base = hyperparameters(config, 'nodes', eliminate=False)
+  units = from_ranking.units_of(model, base)
+  scores = attribution.attribution(units, data.fitting)
+  ranking = attribution.order(scores), units.count // 8
+  result['circuits']['attribution'] = measure(
+    *(model, ranking, data, base, test, config.seed, progress),
+    on_the_way / 'attribution',
+  )
+  result['curves']['attribution'] = _curve(config, model, ranking, data, base)
+  return result
 
 
 def measure(
@@ -242,7 +247,7 @@ def measure(
   on_the_way: pathlib.Path,
 ) -> dict[str, Any]:
   """The circuit that a ranking leads to, counted, measured on test pairs."""
-  sizes = from_ranking.units_of(model, config)
+  units = from_ranking.units_of(model, config)
   order, active = ranking
   known = Unfinished(
     on_the_way,
@@ -254,10 +259,10 @@ def measure(
     },
   )
   found = from_ranking.select(
-    model, order, active, sizes, data, config, progress, known
+    units, order, active, data, config, progress, known
   )
-  parts = parts_of(model, found.keep, sizes)
-  answers = answer_by_gates(model, sizes)(found.keep, test)
+  parts = units.parts(found.keep)
+  answers = answer_by_gates(units)(found.keep, test)
   losses = np.asarray(pair_losses(answers, found.scale, found.shift))
   return {
     'nodes': parts.node_count,
@@ -270,6 +275,6 @@ def measure(
 
 
 def _curve(config, model, ranking, data, base):
-  sizes = from_ranking.units_of(model, base)
+  units = from_ranking.units_of(model, base)
   order, active = ranking
-  return sweep.curve(model, order, active, sizes, data, base, config.targets)
+  return sweep.curve(units, order, active, data, base, config.targets)

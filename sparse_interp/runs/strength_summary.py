@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sparse_interp.benchmarks import together
-from sparse_interp.circuits import sweep
+from sparse_interp.circuits.selecting import sweep
 
 METHODS = (
   'nodes',

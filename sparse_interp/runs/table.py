@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparse_interp.circuits.pruning import Progress
+from sparse_interp.circuits.counting import Progress
 from sparse_interp.training import metrics
 
 # A line every so many seconds, however fast the steps are.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sparse_interp.circuits import circuit as artifact
-from sparse_interp.circuits import extract, gated_model, parts, selection
+from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.extracted import extract
 from sparse_interp.files import circuit_files
 from sparse_interp.models.params_hash import hash_params
 
@@ -29,9 +30,7 @@ def circuit(known):
       known.config,
       known.params,
       known.model.edges,
-      parts.parts_of(
-        known.model, selection.mask_of(nodes, known.sites), known.sites
-      ),
+      known.units.parts(known.units.mask_of(nodes)),
       known.sites,
     ),
     means={s: np.full(w, 0.5, np.float32) for s, w in known.sites.items()},
@@ -75,9 +74,8 @@ def test_round_trip_keeps_every_field(circuit, tmp_path):
 
 
 def test_parts_of_an_edge_circuit_are_those_it_was_made_of(circuit, known):
-  sizes = gated_model.unit_sizes(known.model, 'edges')
-  keep = known.true_units(sizes)
-  made = parts.parts_of(known.model, keep, sizes)
+  units = units_lib.make(known.model, 'edges')
+  made = units.parts(known.true_units(units))
   edges = artifact.list_edges(
     known.config, known.params, known.model.edges, made, known.sites
   )

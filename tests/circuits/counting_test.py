@@ -4,12 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import (
-  counting,
-  faithfulness,
-  gated_model,
-  task_loss,
-)
+from sparse_interp.circuits import counting, faithfulness
+from sparse_interp.circuits.gating import gated_model, task_loss
 
 
 @pytest.fixture
@@ -50,12 +46,10 @@ def test_the_model_says_after_every_batch_how_far_it_is(known):
 
 def test_measuring_a_circuit_counts_up_to_the_end_of_all_passes(known):
   shown = []
-  sizes = gated_model.unit_sizes(known.model, 'nodes')
   train, test = (task_loss.make_pairs(t) for t in (known.train, known.test))
   faithfulness.evaluate(
-    known.model,
-    known.true_units(sizes),
-    sizes,
+    known.units,
+    known.true_units(known.units),
     (1.0, 0.0),
     train,
     test,

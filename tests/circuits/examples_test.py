@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import gated_model, task_loss
-from sparse_interp.circuits.ablation import ABLATIONS, constants
 from sparse_interp.circuits.examples import make_examples
+from sparse_interp.circuits.gating import gated_model, task_loss
+from sparse_interp.circuits.gating.ablation import ABLATIONS, constants
 from sparse_interp.models import GPT
 from sparse_interp.models.sites import node_sites
 

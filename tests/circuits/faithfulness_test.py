@@ -3,15 +3,10 @@
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import (
-  answers,
-  faithfulness,
-  gated_model,
-  losses,
-  necessity,
-  selection,
-  task_loss,
-)
+from sparse_interp.circuits import faithfulness
+from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import gated_model, losses, task_loss
+from sparse_interp.circuits.selecting import answers, necessity
 
 
 def test_bootstrap_depends_on_its_seed_only_and_covers_the_mean():
@@ -36,9 +31,8 @@ def test_the_interval_is_that_of_means_of_pairs_drawn_again(pairs):
 
 def _evaluate(known, nodes):
   return faithfulness.evaluate(
-    known.model,
-    selection.mask_of(nodes, known.sites),
-    known.sites,
+    known.units,
+    known.units.mask_of(nodes),
     (1.0, 0.0),
     task_loss.make_pairs(known.train),
     task_loss.make_pairs(known.test),
@@ -73,29 +67,26 @@ def test_kl_of_the_true_circuit_is_zero_and_that_of_a_wrong_one_is_not(known):
 
 @pytest.mark.parametrize('gates', ['nodes', 'edges'])
 def test_units_are_added_until_the_rest_knows_nothing(known, gates):
-  sizes = gated_model.unit_sizes(known.model, gates)
+  units = units_lib.make(known.model, gates)
   pairs = task_loss.make_pairs(known.train)
-  nothing = selection.mask_of({}, sizes)
   keep = necessity.add_until_necessary(
-    known.model, nothing, sizes, pairs, floor=0.6
+    units, units.mask_of({}), pairs, floor=0.6
   )
   assert keep.sum() == 1
   # Any one unit of the only path will do.
-  true = known.true_units(sizes)
+  true = known.true_units(units)
   assert np.all(true[keep])
-  rest = gated_model.all_outputs(
-    known.model, necessity.rest_of(keep, sizes), pairs
-  )
+  rest = gated_model.all_outputs(known.model, units.gates_of_rest(keep), pairs)
   assert losses.pair_losses(rest).mean() >= 0.6
 
 
 def test_a_tied_unit_is_added_as_one(known):
-  sizes = gated_model.unit_sizes(known.model, 'nodes', tie_qk=True)
+  units = units_lib.make(known.model, 'nodes', tie_qk=True)
   pairs = task_loss.make_pairs(known.train)
   keep = necessity.add_until_necessary(
-    known.model, selection.mask_of({}, sizes), sizes, pairs, floor=0.6
+    units, units.mask_of({}), pairs, floor=0.6
   )
-  assert np.all(known.true_units(sizes)[keep])
+  assert np.all(known.true_units(units)[keep])
 
 
 def test_a_quiet_circuit_passes_only_under_its_calibration(known):

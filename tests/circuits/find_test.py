@@ -6,17 +6,17 @@ import jax
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import (
-  answers,
-  find,
-  from_ranking,
-  gate_steps,
-  gated_model,
-  pruning,
-  selection,
-  task_loss,
-)
+from sparse_interp.circuits import find
+from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import task_loss
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.ranking import gate_steps, pruning, ranks
+from sparse_interp.circuits.selecting import (
+  answers,
+  from_ranking,
+  judging,
+  parted,
+)
 
 _CONFIG = PruneConfig(
   steps=60,
@@ -50,9 +50,9 @@ def found(known):
   return circuit, shown
 
 
-def _loss(known, keep, sizes):
+def _loss(known, keep, units):
   pairs = task_loss.make_pairs(known.train).take(np.arange(16))
-  answer = answers.answer_by_gates(known.model, sizes)
+  answer = answers.answer_by_gates(units)
   return float(pairs.losses(answer(keep, pairs)).mean())
 
 
@@ -79,16 +79,16 @@ def test_pruning_finds_exactly_the_circuit_that_was_written(known, found):
 
 def test_dropping_any_unit_misses_the_target(known, found):
   circuit, _ = found
-  keep = selection.mask_of(circuit.nodes, known.sites)
-  _assert_minimal(known, keep, known.sites)
+  keep = known.units.mask_of(circuit.nodes)
+  _assert_minimal(known, keep, known.units)
 
 
-def _assert_minimal(known, keep, sizes):
-  assert _loss(known, keep, sizes) <= _CONFIG.target_loss
+def _assert_minimal(known, keep, units):
+  assert _loss(known, keep, units) <= _CONFIG.target_loss
   for unit in np.flatnonzero(keep):
     fewer = keep.copy()
     fewer[unit] = False
-    assert _loss(known, fewer, sizes) > _CONFIG.target_loss
+    assert _loss(known, fewer, units) > _CONFIG.target_loss
 
 
 @pytest.fixture(scope='module')
@@ -121,12 +121,12 @@ def test_pruning_of_edges_finds_the_two_that_were_written(known, found_edges):
 
 
 def test_dropping_any_edge_misses_the_target(known, found_edges):
-  sizes = gated_model.unit_sizes(known.model, 'edges')
-  found = selection.mask_of({'final_resid': [3]}, sizes)
+  units = units_lib.make(known.model, 'edges')
+  found = units.mask_of({'final_resid': [3]})
   assert found_edges.nodes['final_resid'].tolist() == [3]
-  keep = known.true_units(sizes)
+  keep = known.true_units(units)
   assert np.all(keep[found])
-  _assert_minimal(known, keep, sizes)
+  _assert_minimal(known, keep, units)
 
 
 @pytest.mark.parametrize('gates', ['nodes', 'edges'])
@@ -134,18 +134,16 @@ def test_without_elimination_the_lowest_ranked_unit_is_needed(known, gates):
   config = dataclasses.replace(
     _CONFIG, gates=gates, eliminate=False, min_necessity=None
   )
-  sizes = from_ranking.units_of(known.model, config)
-  data = from_ranking.part(
-    known.model, task_loss.make_pairs(known.train), config
-  )
+  units = from_ranking.units_of(known.model, config)
+  data = parted.part(known.model, task_loss.make_pairs(known.train), config)
   # A ranking with what is needed far apart from each other.
-  order = np.argsort(~known.true_units(sizes), kind='stable')
+  order = np.argsort(~known.true_units(units), kind='stable')
   order = np.insert(order[3:], [2, 9, 20], order[:3])
-  found = from_ranking.select(known.model, order, 5, sizes, data, config)
+  found = from_ranking.select(units, order, 5, data, config)
   k = found.search[-1]['bisected_units']
   goal = found.search[-1]['goal']
-  assert _loss(known, selection.top(order, k), sizes) <= goal
-  assert _loss(known, selection.top(order, k - 1), sizes) > goal
+  assert _loss(known, ranks.top(order, k), units) <= goal
+  assert _loss(known, ranks.top(order, k - 1), units) > goal
   scores = np.concatenate(list(found.scores.values()))
   np.testing.assert_array_equal(np.argsort(-scores), order)
 
@@ -165,22 +163,20 @@ def test_of_circuits_that_hold_on_unseen_pairs_the_smallest_is_taken(
   known, monkeypatch, losses, kept
 ):
   config = dataclasses.replace(_CONFIG, min_necessity=None, attempts=1)
-  sizes = from_ranking.units_of(known.model, config)
-  data = from_ranking.part(
-    known.model, task_loss.make_pairs(known.train), config
-  )
+  units = from_ranking.units_of(known.model, config)
+  data = parted.part(known.model, task_loss.make_pairs(known.train), config)
   seen = []
 
-  def judge(model, keep, sizes, data, config):
-    seen.append(from_ranking.Tried(keep, len(seen), 1, 0, losses[len(seen)]))
+  def judge(units, keep, data, config):
+    seen.append(judging.Tried(keep, len(seen), 1, 0, losses[len(seen)]))
     return seen[-1]
 
   monkeypatch.setattr(from_ranking, 'judge', judge)
   # Any mask will do; they only must be told apart.
-  circuits = [np.eye(sum(sizes.values()), dtype=bool)[i] for i in range(3)]
-  monkeypatch.setattr(from_ranking, '_refinements', lambda *_: circuits)
-  order = np.argsort(~known.true_units(sizes), kind='stable')
-  found = from_ranking.select(known.model, order, 5, sizes, data, config)
+  circuits = [np.eye(units.count, dtype=bool)[i] for i in range(3)]
+  monkeypatch.setattr(from_ranking, 'refinements', lambda *_: circuits)
+  order = np.argsort(~known.true_units(units), kind='stable')
+  found = from_ranking.select(units, order, 5, data, config)
   np.testing.assert_array_equal(found.keep, circuits[kept])
 
 
@@ -205,13 +201,13 @@ def test_a_target_on_kl_is_met_in_kl(known):
 
 def test_tied_queries_and_keys_have_one_gate(known):
   config = dataclasses.replace(_CONFIG, tie_qk=True)
-  sizes = from_ranking.units_of(known.model, config)
-  assert '0.attn.qk' in sizes
-  assert not {'0.attn.q', '0.attn.k'} & sizes.keys()
+  units = from_ranking.units_of(known.model, config)
+  assert '0.attn.qk' in units.sizes
+  assert not {'0.attn.q', '0.attn.k'} & units.sizes.keys()
   found = find.find_units(
     known.model, task_loss.make_pairs(known.train), config, seed=0
   )
-  np.testing.assert_array_equal(found.keep, known.true_units(sizes))
+  np.testing.assert_array_equal(found.keep, known.true_units(units))
 
 
 def test_metrics_tell_the_circuit_from_chance(found):
@@ -263,9 +259,8 @@ def test_all_tasks_of_a_shape_share_one_compilation(known, found):
   compiled = gate_steps.run_chunk._cache_size()
   other = dataclasses.replace(known.train, tokens=known.train.tokens[::-1])
   pruning.optimize(
-    known.model,
+    known.units,
     task_loss.make_pairs(other).take(np.arange(32)),
-    known.sites,
     dataclasses.replace(_CONFIG, steps=25, k_coef=3e-3, learning_rate=1e-2),
     seed=3,
   )
@@ -274,9 +269,8 @@ def test_all_tasks_of_a_shape_share_one_compilation(known, found):
 
 def test_same_seed_gives_the_same_gates_and_history_counts_steps(known):
   run = lambda seed: pruning.optimize(  # noqa: E731
-    known.model,
+    known.units,
     task_loss.make_pairs(known.train).take(np.arange(32)),
-    known.sites,
     dataclasses.replace(_CONFIG, steps=25),
     seed,
   )
@@ -327,12 +321,12 @@ def test_too_few_pairs_are_refused(known):
   ],
 )
 def test_hyperparameters_out_of_range_are_named(field, value):
-  with pytest.raises(ValueError, match=rf'prune\.{field} must be .*choose'):
+  with pytest.raises(ValueError, match=rf'^{field} must be .*choose'):
     PruneConfig(**{field: value})
 
 
 def test_tied_edges_are_refused():
-  with pytest.raises(ValueError, match=r'prune\.tie_qk must be False with'):
+  with pytest.raises(ValueError, match=r'^tie_qk must be False with'):
     PruneConfig(tie_qk=True, gates='edges')
 
 
@@ -357,10 +351,10 @@ def test_jobs_together_end_as_they_do_one_by_one(known, monkeypatch, in_turn):
     (pairs.take(np.arange(32)), fast, 1),
     (pairs.take(np.arange(32, 64)), slow, 1),
   ]
-  together = pruning.optimize_together(known.model, jobs, known.sites)
+  together = pruning.optimize_together(known.units, jobs)
   assert set(ways) == {in_turn}
   for (data, config, seed), shared in zip(jobs, together, strict=True):
-    alone = pruning.optimize(known.model, data, known.sites, config, seed)
+    alone = pruning.optimize(known.units, data, config, seed)
     for found, expected in zip(shared, alone, strict=True):
       jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),

@@ -6,14 +6,14 @@ uniform, c_proj writes channel 3, which separates the two answers. All other
 weights make noise that favours neither answer.
 """
 
-import functools
 import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_interp.circuits import gated_model, selection
+from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import gated_model
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.sites import node_sites
 from sparse_interp.tasks.encoding import EncodedTask
@@ -87,13 +87,17 @@ def _params(config):
   }
 
 
-def true_units(model, sizes):
+def true_units(units):
   """The circuit as a mask of units: nodes, or edges and final nodes."""
-  chosen = {site: kept for site, kept in TRUE_NODES.items() if site in sizes}
-  for name in TRUE_EDGES.keys() & sizes.keys():
-    pairs = list(zip(*np.asarray(model.edges[name]).tolist(), strict=True))
+  chosen = {
+    site: kept for site, kept in TRUE_NODES.items() if site in units.sizes
+  }
+  for name in TRUE_EDGES.keys() & units.sizes.keys():
+    pairs = list(
+      zip(*np.asarray(units.model.edges[name]).tolist(), strict=True)
+    )
     chosen[name] = [pairs.index(edge) for edge in TRUE_EDGES[name]]
-  return selection.mask_of(chosen, sizes)
+  return units.mask_of(chosen)
 
 
 def make_known():
@@ -119,7 +123,8 @@ def make_known():
     sites=node_sites(config),
     means=means,
     model=model,
-    true_units=functools.partial(true_units, model),
+    units=units_lib.make(model, 'nodes'),
+    true_units=true_units,
     train=make_known_task(64, 0),
     test=make_known_task(32, 1),
     nodes=TRUE_NODES,

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import gated_model, parts, selection, task_loss
+from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import gated_model, task_loss
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.sites import node_sites
 
 
 def test_parts_of_the_known_circuit_by_nodes_and_by_edges(known):
   for gates in ('nodes', 'edges'):
-    sizes = gated_model.unit_sizes(known.model, gates)
-    made = parts.parts_of(known.model, known.true_units(sizes), sizes)
+    units = units_lib.make(known.model, gates)
+    made = units.parts(known.true_units(units))
     nodes = {site: kept.tolist() for site, kept in made.nodes.items()}
     assert {s: k for s, k in nodes.items() if k} == known.nodes
     assert (made.node_count, made.edge_count) == (4, 2)
@@ -36,9 +37,8 @@ def test_nodes_without_a_way_to_the_output_are_found(known):
     '0.mlp.post_act': [2],
     'final_resid': [1, 3],
   }
-  keep = selection.mask_of(dangling, known.sites)
-  live = parts.live_units(known.model, keep, known.sites)
-  loose = selection.split(keep & ~live, known.sites)
+  keep = known.units.mask_of(dangling)
+  loose = known.units.split(keep & ~known.units.live(keep))
   found = {s: np.flatnonzero(m).tolist() for s, m in loose.items() if m.any()}
   assert found == {
     '0.attn.act_in': [5],
@@ -51,13 +51,13 @@ def test_nodes_without_a_way_to_the_output_are_found(known):
 
 def test_circuits_of_nodes_keep_what_leads_nowhere_and_of_edges_do_not(known):
   for gates in ('nodes', 'edges'):
-    sizes = gated_model.unit_sizes(known.model, gates)
+    units = units_lib.make(known.model, gates)
     # No one reads what noise writes.
-    keep = np.ones(sum(sizes.values()), bool)
+    keep = np.ones(units.count, bool)
     keep[-known.config.d_model :] = np.arange(known.config.d_model) == 3
-    settled = parts.settle(known.model, keep, sizes)
+    settled = units.settle(keep)
     assert np.array_equal(settled, keep) == (gates == 'nodes')
-    assert np.all(settled[known.true_units(sizes)])
+    assert np.all(settled[known.true_units(units)])
 
 
 def _live_by_paths(model, masks):
@@ -152,11 +152,10 @@ def small(request):
 def test_live_edges_are_those_that_a_plain_path_search_finds(
   small, seed, share
 ):
-  sizes = gated_model.unit_sizes(small, 'edges')
-  keep = np.random.default_rng(seed).random(sum(sizes.values())) < share
-  expected = _live_by_paths(small, selection.split(keep, sizes))
-  live = selection.split(parts.live_units(small, keep, sizes), sizes)
-  made = parts.parts_of(small, keep, sizes)
+  units = units_lib.make(small, 'edges')
+  keep = np.random.default_rng(seed).random(units.count) < share
+  expected = _live_by_paths(small, units.split(keep))
+  live, made = units.split(units.live(keep)), units.parts(keep)
   for name, index in small.edges.items():
     source, target = name.split('->')
     found = {
@@ -170,8 +169,8 @@ def test_live_edges_are_those_that_a_plain_path_search_finds(
   for site, kept in made.nodes.items():
     if site != 'final_resid':
       assert set(kept.tolist()) == {c for s, c in ends if s == site}
-  again = parts.live_units(small, parts.settle(small, keep, sizes), sizes)
-  np.testing.assert_array_equal(again, parts.settle(small, keep, sizes))
+  settled = units.settle(keep)
+  np.testing.assert_array_equal(units.live(settled), settled)
 
 
 @pytest.fixture(
@@ -231,22 +230,18 @@ def test_what_leads_nowhere_changes_no_answer(linear, ablation, seed, share):
   config, params, pairs = linear
   values = {s: jnp.zeros(w) for s, w in node_sites(config).items()}
   model = gated_model.make(config, params, values, ablation)
-  sizes = gated_model.unit_sizes(model, 'edges')
-  keep = np.random.default_rng(seed).random(sum(sizes.values())) < share
-  settled = parts.settle(model, keep, sizes)
+  units = units_lib.make(model, 'edges')
+  keep = np.random.default_rng(seed).random(units.count) < share
 
   def answers(mask):
-    units = selection.split(mask.astype(np.float32), sizes)
-    gates = gated_model.unfold(model, units)
-    return gated_model.all_outputs(model, gates, pairs)
+    return gated_model.all_outputs(model, units.unfold(mask), pairs)
 
   np.testing.assert_allclose(
-    answers(settled), answers(keep), rtol=1e-4, atol=1e-4
+    answers(units.settle(keep)), answers(keep), rtol=1e-4, atol=1e-4
   )
 
 
 def test_a_query_without_a_key_leads_somewhere_where_keys_are_of_others(known):
-  sizes = gated_model.unit_sizes(known.model, 'edges')
   query = '0.attn.act_in->0.attn.q'
   rng = np.random.default_rng(0)
   kernel = rng.normal(
@@ -257,17 +252,16 @@ def test_a_query_without_a_key_leads_somewhere_where_keys_are_of_others(known):
   left = {}
   for ablation in ('mean', 'zero', 'counterfactual', 'resample', 'subsets'):
     model = gated_model.make(known.config, params, known.means, ablation)
-    sizes = gated_model.unit_sizes(model, 'edges')
-    keep = selection.mask_of(
+    units = units_lib.make(model, 'edges')
+    keep = units.mask_of(
       {
-        query: np.arange(sizes[query]),
+        query: np.arange(units.sizes[query]),
         '0.attn.v->0.attn.resid_delta': np.arange(3),
         'final_resid': np.arange(known.config.d_model),
-      },
-      sizes,
+      }
     )
-    live = selection.split(parts.settle(model, keep, sizes), sizes)
+    live = units.split(units.settle(keep))
     left[ablation] = int(live[query].sum())
   assert left['mean'] == left['zero'] == 0
   assert left['counterfactual'] == left['resample'] > 0
-  assert left['subsets'] == sizes[query]
+  assert left['subsets'] == units.sizes[query]

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import small_model
 from sparse_interp.circuits.audit import audit
 from sparse_interp.circuits.circuit import load, save
-from sparse_interp.circuits.extract_small import extract
+from sparse_interp.circuits.extracted import small_model
+from sparse_interp.circuits.extracted.extract_small import extract
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.prune_task import prune
 from sparse_interp.tasks.own import read_task

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 
 from sparse_interp.circuits import circuit as circuit_lib
-from sparse_interp.circuits import (
-  elimination,
-  find,
-  gate_steps,
-  task_loss,
-  unfinished,
-)
+from sparse_interp.circuits import find, unfinished
+from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import task_loss
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.ranking import gate_steps
+from sparse_interp.circuits.selecting import elimination
 
 _CONFIG = PruneConfig(
   steps=45,
@@ -176,11 +174,11 @@ def test_an_answer_is_recalled_as_it_was(tmp_path):
 @pytest.mark.slow
 def test_an_elimination_says_how_long_it_still_takes(known):
   shown = []
-  sizes = {key: index.shape[1] for key, index in known.model.edges.items()}
-  keep = np.ones(sum(sizes.values()), bool)
+  units = units_lib.make(known.model, 'edges', final_resid=False)
+  keep = np.ones(units.count, bool)
   pairs = task_loss.make_pairs(known.train).take(np.arange(16))
   elimination.eliminate(
-    known.model, keep, sizes, pairs, 0.3, 'during', progress=shown.append
+    units, keep, pairs, 0.3, 'during', progress=shown.append
   )
   assert {left.number for left in shown} >= {0, 1}
   # Before the first trial nothing is known of their pace.

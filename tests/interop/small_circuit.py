@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_interp.circuits import circuit as circuit_lib
-from sparse_interp.circuits import gated_model, parts, selection
-from sparse_interp.circuits.task_loss import make_pairs
+from sparse_interp.circuits import units as units_lib
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.task_loss import make_pairs
 from sparse_interp.circuits.watching import watch
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.means import site_means
@@ -76,8 +77,8 @@ def make_circuit(config=CONFIG, seed=0, keep=0.5):
     site: np.flatnonzero(rng.random(width) < keep)
     for site, width in sites.items()
   }
-  mask = selection.mask_of(nodes, sites)
-  made = parts.parts_of(model, mask, sites)
+  units = units_lib.make(model, 'nodes')
+  made = units.parts(units.mask_of(nodes))
   task = make_task(config)
   pairs = make_pairs(task)
   gates = {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import ground_truth as experiment
+from sparse_interp.circuits import units as units_lib
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.ground_truth import compiled_circuits, compiled_scores
 from sparse_interp.ground_truth.compiled.paths import path_weights
@@ -90,19 +91,19 @@ def test_every_row_says_which_is_which():
 
 def test_a_ranking_that_has_the_true_weights_first_is_perfect():
   one = program('frac_prevs')
-  train = compiled_circuits.record(one, one.draw(32, 0, 'train'))
+  train = compiled_circuits.recorded(one, one.draw(32, 0, 'train'))
   model = compiled_circuits.gate(one, train, 'task_mean')
-  sizes = compiled_circuits.gated_model.unit_sizes(model, 'edges')
+  units = units_lib.make(model, 'edges')
   paths = path_weights(one.config, one.params)
-  units = {
+  by_key = {
     name: paths[name][tuple(np.asarray(index))]
     for name, index in model.edges.items()
   }
   kernel = np.asarray(one.params['lm_head']['kernel'])
-  units['final_resid'] = kernel.any(axis=1)
-  flat = compiled_circuits.selection.flatten(units, sizes)
+  by_key['final_resid'] = kernel.any(axis=1)
+  flat = units.flatten(by_key)
   order = np.argsort(~flat, kind='stable')
-  scores = compiled_circuits._edge_scores(one, model, order, sizes)
+  scores = compiled_circuits._edge_scores(one, units, order)
   least = min(scores[edge] for edge in one.edges)
   assert least > 1 - flat.sum() / flat.size
   assert all(s < least for e, s in scores.items() if e not in one.edges)
@@ -142,9 +143,9 @@ def test_a_run_writes_its_summary_and_says_what_it_skipped(tmp_path, capsys):
 
 def test_node_gates_rank_weights_by_their_less_important_end():
   one = program('frac_prevs')
-  train = compiled_circuits.record(one, one.draw(32, 0, 'train'))
+  train = compiled_circuits.recorded(one, one.draw(32, 0, 'train'))
   model = compiled_circuits.gate(one, train, 'task_mean')
-  sizes = compiled_circuits.gated_model.unit_sizes(model, 'nodes')
+  sizes = units_lib.make(model, 'nodes').sizes
   rng = np.random.default_rng(0)
   scores = {site: rng.random(size) for site, size in sizes.items()}
   for (name, row, column), value in compiled_circuits._weight_scores(

@@ -10,7 +10,8 @@ from experiments import prune as prune_experiment
 from experiments import quickstart as experiment
 from experiments import strength as strength_experiment
 from sparse_interp import tasks
-from sparse_interp.circuits import counting, sweep, unfinished
+from sparse_interp.circuits import counting, unfinished
+from sparse_interp.circuits.selecting import sweep
 from sparse_interp.data.tokenizer import Tokenizer
 from sparse_interp.files import sealed, versions
 from sparse_interp.files import workdir as workdir_lib

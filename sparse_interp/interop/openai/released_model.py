@@ -9,12 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sparse_interp.circuits import circuit as circuit_lib
-from sparse_interp.circuits import examples, gated_model, parts, selection
+from sparse_interp.circuits import examples
+from sparse_interp.circuits import units as units_lib
 from sparse_interp.circuits.circuit import Circuit
-from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.gates import apply_gates
-from sparse_interp.circuits.losses import TASK_LOSS, pair_losses
-from sparse_interp.circuits.task_loss import Pairs, make_pairs
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.gates import apply_gates
+from sparse_interp.circuits.gating.losses import TASK_LOSS, pair_losses
+from sparse_interp.circuits.gating.task_loss import Pairs, make_pairs
 from sparse_interp.interop.openai.released_circuit import Released
 from sparse_interp.models import GPT, GPTConfig
 from sparse_interp.models.params_hash import hash_params
@@ -147,10 +149,8 @@ def to_circuit(
   model = _gated(released, config, params, means)
   posed = _task(released, config, answers)
   pairs, gates = make_pairs(posed), _gates(released, config)
-  sizes = gated_model.unit_sizes(
-    model, 'nodes', 'final_resid' in released.nodes
-  )
-  made = parts.parts_of(model, selection.mask_of(released.nodes, sizes), sizes)
+  units = units_lib.make(model, 'nodes', 'final_resid' in released.nodes)
+  made = units.parts(units.mask_of(released.nodes))
   found = reevaluate(released, config, params, means, answers)
   shown, tokens, activations = examples.make_examples(
     model,

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sparse_interp.circuits import gated_model
-from sparse_interp.circuits.ablation import CONSTANT
 from sparse_interp.circuits.circuit import Circuit
-from sparse_interp.circuits.gated_model import GatedModel
-from sparse_interp.circuits.task_loss import Pairs, make_pairs
+from sparse_interp.circuits.gating import gated_model
+from sparse_interp.circuits.gating.ablation import CONSTANT
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.task_loss import Pairs, make_pairs
 from sparse_interp.interop.openai import openai_config
 from sparse_interp.interop.torch_file import torch_file
 from sparse_interp.models import GPT

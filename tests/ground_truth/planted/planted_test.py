@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.circuits import calibration, task_loss
+from sparse_interp.circuits.gating import calibration, task_loss
 from sparse_interp.ground_truth.planted.planted import draw, plant
 from sparse_interp.ground_truth.planted.planted_programs import (
   BOTH,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sparse_interp.circuits import circuit as circuit_lib
-from sparse_interp.circuits import extract
+from sparse_interp.circuits.extracted import extract
 from sparse_interp.interop.openai import released_circuit, released_model
 from sparse_interp.interop.torch_file import torch_file
 from tests.interop.openai.viz_data import make_viz_data, with_entry, without

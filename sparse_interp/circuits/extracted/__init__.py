@@ -1,0 +1,1 @@
+"""A circuit as a small dense model with logits of its own."""

@@ -1,0 +1,1 @@
+"""What the parts of a model are switched with, and what it answers then."""

@@ -1,0 +1,1 @@
+"""Which units matter most: learned gates, attribution and chance."""

@@ -1,0 +1,1 @@
+"""From a ranking of units to a circuit that holds."""

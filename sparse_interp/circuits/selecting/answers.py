@@ -1,0 +1,120 @@
+"""What circuits answer, and the loss that searches compare with a target.
+
+Two ways give the same: the whole model with gates, and the small model of a
+circuit, for the many circuits inside that one which a search tries.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sparse_interp.circuits.counting import Count
+from sparse_interp.circuits.extracted import small_model
+from sparse_interp.circuits.extracted.extract import shrink
+from sparse_interp.circuits.extracted.small_edges import (
+  gate_small_edges,
+  kept_positions,
+  product_into,
+  source_means,
+)
+from sparse_interp.circuits.gating.batch import Batch
+from sparse_interp.circuits.gating.gated_model import all_outputs
+from sparse_interp.circuits.units import Mask, Units
+from sparse_interp.models.sites import edge_ends, is_matrix
+
+# From kept units to what the circuit answers.
+Answer = Callable[[Mask, Batch], Float[np.ndarray, '...']]
+
+# Pairs that the small model answers at a time, so that one compilation serves
+# a few pairs as well as all.
+SOME_PAIRS = 16
+
+
+def selection_loss(
+  batch: Batch,
+  answers: Float[Array | np.ndarray, 'size ...'],
+  calibrate: str,
+  target_on: str = 'task',
+) -> float:
+  """Mean loss that a search compares with its target.
+
+  Args:
+    batch: pairs or sequences.
+    answers: of a circuit.
+    calibrate: 'after': raw; 'during': under the best scale and shift.
+    target_on: 'task' or 'kl'.
+  """
+  fitted = batch.calibrate(answers) if calibrate == 'during' else (1.0, 0.0)
+  losses = batch.losses(answers, *fitted, kl_weight=float(target_on == 'kl'))
+  return float(jnp.mean(losses))
+
+
+def answer_by_gates(units: Units, count: Count | None = None) -> Answer:
+  """Answers of circuits, by the whole model with gates."""
+
+  def answer(keep, batch):
+    return all_outputs(units.model, units.gates(keep), batch, count=count)
+
+  return answer
+
+
+@jax.jit
+def _small_answers(small, positions, means, batch, gates):
+  sites = {key: gate for key, gate in gates.items() if not is_matrix(key)}
+  if positions:
+    for name, (_, _, number) in positions.items():
+      # A node goes with its last incoming edge, as in `units.unfold`.
+      _, target = edge_ends(name)
+      product = product_into(small, target)
+      size = 0 if product is None else product.mean.shape[0]
+      best = jax.ops.segment_max(gates[name], number, size)
+      sites[target] = jnp.maximum(best, 0)
+    small = gate_small_edges(small, positions, means, gates)
+  logits = small_model.apply(small, gates=sites, **batch.inputs())
+  return batch.read(logits)
+
+
+def answer_by_small_model(units: Units, keep: Mask) -> Answer:
+  """Answers of circuits inside `keep`, by its small model."""
+  model, parts = units.model, units.parts(keep)
+  edges = parts.edges if units.on_edges else None
+  small = shrink(
+    model.config, model.params, parts.nodes, model.values, model.edges, edges
+  )
+  positions, means = {}, {}
+  if units.on_edges:
+    positions = kept_positions(small, model.edges, parts)
+    means = source_means(model.config, model.values, parts)
+
+  batches = []
+
+  def parts_of_batch(batch):
+    """Cut once: a search asks about the same few batches again and again."""
+    for known, cut in batches:
+      if known is batch:
+        return cut
+    rows = min(SOME_PAIRS, batch.size)
+    cut = [
+      batch.take((start + np.arange(rows)) % batch.size)
+      for start in range(0, batch.size, rows)
+    ]
+    batches.append((batch, cut))
+    return cut
+
+  def answer(trial, batch):
+    masks = units.masks(units.settle(trial))
+    gates = {
+      key: mask[(parts.edges if is_matrix(key) else parts.nodes)[key]]
+      for key, mask in masks.items()
+    }
+    gates = {k: jnp.asarray(g, jnp.float32) for k, g in gates.items()}
+    answers = [
+      np.asarray(_small_answers(small, positions, means, part, gates))
+      for part in parts_of_batch(batch)
+    ]
+    return np.concatenate(answers)[: batch.size]
+
+  return answer

@@ -1,0 +1,49 @@
+"""Which of several circuits is the best, by pairs that have not chosen them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.selecting.answers import answer_by_gates
+from sparse_interp.circuits.selecting.parted import Split
+from sparse_interp.circuits.units import Mask, Units
+
+# Pairs that scale and shift are fitted on, besides the selection pairs.
+CALIBRATION_PAIRS = 128
+
+
+class Tried(NamedTuple):
+  """A circuit with its calibration, on pairs that did not choose it."""
+
+  keep: Mask
+  edges: int
+  scale: float
+  shift: float
+  holdout_loss: float
+
+
+def judge(units: Units, keep: Mask, data: Split, config: PruneConfig) -> Tried:
+  """Calibrates a circuit and measures its loss on the holdout pairs.
+
+  Scale and shift are two numbers, but with a large scale a few rare pairs
+  decide them: they are fitted on more pairs than the search looks at.
+  """
+  answer = answer_by_gates(units)
+  count = min(CALIBRATION_PAIRS, data.fitting.size)
+  calibrating = data.fitting.take(np.arange(count))
+  seen = [answer(keep, data.chosen), answer(keep, calibrating)]
+  scale, shift = (float(x) for x in data.chosen.calibrate(np.concatenate(seen)))
+  losses = data.holdout.losses(
+    answer(keep, data.holdout), scale, shift, float(config.target_on == 'kl')
+  )
+  edges = units.parts(keep).edge_count
+  return Tried(keep, edges, scale, shift, float(losses.mean()))
+
+
+def best(tried: list[Tried], target: float) -> Tried:
+  """The smallest of those that hold; without any, the closest to it."""
+  holding = [one for one in tried if one.holdout_loss <= target]
+  if holding:
+    return min(holding, key=lambda one: one.edges)
+  return min(tried, key=lambda one: one.holdout_loss)
