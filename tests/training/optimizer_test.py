@@ -1,10 +1,13 @@
 """The published update, against a few lines of numpy."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from experiments.pretrain import expansion
 from sparse_interp.sparsity import rules
 from sparse_interp.training import optimizer as optimizer_lib
 
@@ -77,6 +80,14 @@ def test_decay_follows_the_projection_on_matrices_but_not_the_bigram_table():
     for name in PARAMS:
       np.testing.assert_allclose(params[name], expected[name], rtol=2e-5)
     assert np.count_nonzero(params['w']) == 3
+
+
+def test_constants_that_nobody_sets_are_the_published_ones():
+  published = expansion.get_config().optimizer
+  for name, value in dataclasses.asdict(
+    optimizer_lib.OptimizerConfig()
+  ).items():
+    assert published[name] == value, name
 
 
 @pytest.mark.parametrize(
