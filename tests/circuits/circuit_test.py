@@ -51,6 +51,11 @@ def circuit(known):
   )
 
 
+def test_no_field_of_a_circuit_is_set_anew(circuit):
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    circuit.shift = 0.0
+
+
 def test_round_trip_keeps_every_field(circuit, tmp_path):
   artifact.save(circuit, tmp_path / 'deep' / 'task')
   loaded = artifact.load(tmp_path / 'deep' / 'task')

@@ -127,6 +127,33 @@ def test_parameters_are_counted_without_making_them(config, change):
   assert math.isclose(counted, true, rel_tol=0.01)
 
 
+@pytest.mark.parametrize('use_bias', [True, False])
+def test_without_norms_the_count_of_parameters_is_exact(use_bias):
+  model = GPTConfig(
+    *(11, 2, 6, 2),
+    d_mlp=7,
+    norm='none',
+    use_bias=use_bias,
+    position='concat',
+    d_position=3,
+  )
+  shapes = jax.eval_shape(
+    lambda key: state_lib.init_params(GPT(model), key), jax.random.key(0)
+  )
+  true = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+  assert sum(estimate.parameter_counts(model).values()) == true
+
+
+def test_hosts_hold_what_all_their_devices_do_and_gpus_their_own(monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 4)
+  monkeypatch.setattr(jax, 'device_count', lambda: 32)
+  monkeypatch.setattr(jax, 'local_device_count', lambda: 8)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
+  assert estimate.share(fsdp=2) == (4, 1 / 4)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert estimate.share(fsdp=2) == (1 / 2, 1 / 32)
+
+
 @pytest.mark.parametrize(
   ('field', 'value', 'words'),
   [

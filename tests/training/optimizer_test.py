@@ -1,10 +1,13 @@
 """The published update, against a few lines of numpy."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from experiments.pretrain import expansion
 from sparse_interp.sparsity import rules
 from sparse_interp.training import optimizer as optimizer_lib
 
@@ -46,6 +49,13 @@ def test_clip_divides_large_gradients_only():
   np.testing.assert_array_equal(scaled('none')['w'], GRADIENT['w'])
 
 
+def test_a_move_is_turned_round_and_as_long_as_the_rate_of_its_step():
+  tx = optimizer_lib.scale_by_table(RATE)
+  for step, rate in enumerate([*RATE, RATE[-1]]):  # past the end the last
+    moved, _ = tx.update(jnp.array([3.0, -8.0]), tx.init(None), step=step)
+    np.testing.assert_allclose(moved, [-3 * rate, 8 * rate], rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_decay_follows_the_projection_on_matrices_but_not_the_bigram_table():
   tx = optimizer_lib.make_optimizer(
@@ -77,6 +87,14 @@ def test_decay_follows_the_projection_on_matrices_but_not_the_bigram_table():
     for name in PARAMS:
       np.testing.assert_allclose(params[name], expected[name], rtol=2e-5)
     assert np.count_nonzero(params['w']) == 3
+
+
+def test_constants_that_nobody_sets_are_the_published_ones():
+  published = expansion.get_config().optimizer
+  for name, value in dataclasses.asdict(
+    optimizer_lib.OptimizerConfig()
+  ).items():
+    assert published[name] == value, name
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,65 @@ def test_a_wrong_field_is_named_in_one_line(field, value):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ('field', 'least'),
+  [
+    ('data.batch_size', 1),
+    ('data.length', 2),  # one token, and the one that follows
+    ('data.vocab_size', 257),  # all bytes, and the end of a text
+    ('data.max_bytes', 1),
+    ('sparsity.block', 1),
+    ('sparsity.minimum_alive', 0),
+    ('sparsity.regrow_every', 1),
+    ('train.tokens', 1),
+    ('train.log_every', 1),
+    ('train.eval_every', 1),
+    ('train.eval_batches', 1),
+    ('train.checkpoint_every', 1),
+    ('train.keep_checkpoints', 1),
+    ('train.fsdp', 1),
+    ('seed', 0),
+  ],
+)
+def test_the_least_that_makes_sense_is_taken_and_one_less_is_not(field, least):
+  config = tiny.get_config()
+  with config.ignore_type():
+    config.update_from_flattened_dict({field: least})
+    plan._check_values(config)
+    config.update_from_flattened_dict({field: least - 1})
+  with pytest.raises(ValueError, match=rf'^{field} must be '):
+    plan._check_values(config)
+
+
+def test_a_seed_has_32_bits():
+  config = tiny.get_config()
+  config.seed = 2**32 - 1
+  plan._check_values(config)
+  config.seed = 2**32
+  with pytest.raises(ValueError, match=r'^seed must be '):
+    plan._check_values(config)
+
+
+def test_a_table_of_bigrams_is_for_a_vocabulary_of_8192_or_less():
+  config = tiny.get_config()
+  tables = []
+  for size in (8192, 8193):
+    config.data.vocab_size = size
+    config.model.bigram_table = None
+    tables.append(plan.model_config(config).bigram_table)
+  assert tables == [True, False]
+
+
+@pytest.mark.parametrize('weight', [0.0, -1.0, float('inf'), '1'])
+def test_what_is_no_weight_of_a_corpus_is_refused(weight):
+  config = tiny.get_config()
+  config.data.corpora = (('idioms', 1e-9),)
+  plan._check_corpora(config.data)
+  config.data.corpora = (('idioms', weight),)
+  with pytest.raises(ValueError, match=r'^data\.corpora must be pairs'):
+    plan._check_corpora(config.data)
+
+
 def test_fields_that_exclude_each_other_are_named_in_one_line():
   for fields, words in (
     (

@@ -23,7 +23,9 @@ def test_tensors_are_split_along_their_largest_divisible_axis():
   assert spec(256, 64) == ('fsdp', None)
   assert spec(101, 64) == (None, 'fsdp')
   assert spec(101, 103) == ()
-  assert spec(64, 4) == ()  # small
+  # Small ones are whole everywhere.
+  assert spec(64, 4) == spec(63, 64) == ()
+  assert spec(64, 64) == ('fsdp', None)
 
 
 def test_meshes_and_batches_that_do_not_divide_are_errors():

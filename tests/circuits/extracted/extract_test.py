@@ -146,6 +146,23 @@ def _draw(units, share, rng):
   return units.settle(units.flatten(masks))
 
 
+def test_one_layer_without_most_of_its_nodes_gives_the_same_logits():
+  config, params, means, tokens, rng = _model(
+    {'n_layer': 1, 'activation_density': None, 'use_bias': False}
+  )
+  model = gated_model.make(config, params, means)
+  sizes = gated_model.unit_sizes(model, 'nodes')
+  keep = rng.random(sum(sizes.values())) < 0.3
+  units = selection.split(keep.astype(np.float32), sizes)
+  expected = _gated_logits(model, gated_model.unfold(model, units), tokens)
+  nodes = parts.parts_of(model, keep, sizes).nodes
+  small = extract.shrink(config, params, nodes, means)
+  assert small.embedding.shape[1] < config.d_model  # some are not carried
+  scale = np.abs(expected).max()
+  found = jax.jit(small_model.apply)(small, tokens)
+  np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5)
+
+
 # Every case compiles three models for each ablation.
 @pytest.mark.slow
 @pytest.mark.parametrize('gates', ['nodes', 'edges'])

@@ -228,3 +228,17 @@ def test_every_proposal_is_in_range_and_zero_stays_zero():
         assert low <= getattr(config, name) <= high
       done.append((params, params['learning_rate']))
   assert len({params['learning_rate'] for params, _ in done}) == len(done)
+
+
+def test_results_count_from_eight_trials_on():
+  base = PruneConfig()
+  tried = search_space.propose(base, [], 8, seed=0)
+
+  def following(trials, sign):
+    done = [
+      (params, float(sign * i)) for i, params in enumerate(tried[:trials])
+    ]
+    return search_space.propose(base, done, 1, seed=0)
+
+  assert following(7, 1) == following(7, -1)
+  assert following(8, 1) != following(8, -1)

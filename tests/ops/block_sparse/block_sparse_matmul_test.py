@@ -110,6 +110,16 @@ def test_the_tpu_kernels_touch_only_what_they_may(layout, monkeypatch):
   assert_right('tpu_interpreted', layout, F32)
 
 
+def test_a_slot_without_a_block_gets_zeros_from_within_memory_on_a_tpu():
+  place, ones = jnp.zeros(2, jnp.int32), jnp.ones((16, 128))
+  found = block_sparse_matmul.tpu.sampled(
+    *(ones, ones, place, place, jnp.int32(1), 128),
+    interpret=compat.tpu_interpreter(checked=True),
+  )
+  np.testing.assert_array_equal(found[0], np.full((128, 128), 16))
+  assert not np.any(found[1])
+
+
 def test_several_tiles_of_rows_are_right_on_a_tpu(monkeypatch):
   monkeypatch.setattr(block_sparse_matmul.tpu, 'ROWS', 16)
   assert_right('tpu_interpreted', 'all blocks', F32)

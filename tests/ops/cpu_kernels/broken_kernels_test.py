@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.ops.attention import attention
+from sparse_interp.ops.attention import attention, attention_kernels
 from sparse_interp.ops.cpu_kernels import proving
-from sparse_interp.ops.row_sparse import row_sparse
+from sparse_interp.ops.row_sparse import row_sparse, row_sparse_kernels
 from sparse_interp.ops.row_sparse.row_pattern import RowPattern
 from sparse_interp.ops.sparse_linear import sparse_linear
-from sparse_interp.ops.topk import topk
+from sparse_interp.ops.topk import topk, topk_kernels
 from tests.ops.row_sparse.sparse_matrices import make
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -128,6 +128,19 @@ def flip(root):
     head, mark, rest = path.read_text().partition(f'def {function}(')
     assert old in rest
     path.write_text(head + mark + rest.replace(old, new, 1))
+
+
+@pytest.mark.parametrize('name', KERNELS)
+def test_no_kernel_steps_aside_here_but_for_its_time(name):
+  # What takes its place is right, too, so that no other test would show it.
+  (kernel,) = (
+    one
+    for module in (attention_kernels, row_sparse_kernels, topk_kernels)
+    for one in vars(module).values()
+    if isinstance(one, proving.NativeKernel) and one.name == name
+  )
+  outcome = proving._outcome(kernel)
+  assert outcome.kind in ('passed', 'slower'), outcome.detail
 
 
 @pytest.mark.slow

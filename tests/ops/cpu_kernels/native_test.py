@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from sparse_interp.ops.cpu_kernels import native
+from sparse_interp.ops.cpu_kernels import native, native_vectors
 
 
 @native.machine_code
@@ -53,3 +54,22 @@ def test_many_calls_in_one_program():
 def test_no_rows_at_all():
   y, _ = run(jnp.zeros((0, 3)))
   assert y.shape == (0,)
+
+
+@native.machine_code
+def transposed(source, rows, columns, target):
+  native_vectors.transpose(source, 0, columns, rows, columns, target, 0, rows)
+
+
+@pytest.mark.parametrize('rows', [1, 7, 8, 9, 24])
+@pytest.mark.parametrize('columns', [1, 8, 9, 17])
+def test_a_matrix_is_transposed_within_its_bounds(rows, columns):
+  # What follows both matrices is neither read nor written.
+  size = rows * columns
+  source = np.full(size + 256, np.nan, np.float32)
+  source[:size] = np.arange(size)
+  target = np.full(size + 256, -1, np.float32)
+  transposed(source, rows, columns, target)
+  wanted = np.arange(size).reshape(rows, columns).T
+  np.testing.assert_array_equal(target[:size], wanted.reshape(-1))
+  assert np.all(target[size:] == -1)
