@@ -151,11 +151,10 @@ def test_one_layer_without_most_of_its_nodes_gives_the_same_logits():
     {'n_layer': 1, 'activation_density': None, 'use_bias': False}
   )
   model = gated_model.make(config, params, means)
-  sizes = gated_model.unit_sizes(model, 'nodes')
-  keep = rng.random(sum(sizes.values())) < 0.3
-  units = selection.split(keep.astype(np.float32), sizes)
-  expected = _gated_logits(model, gated_model.unfold(model, units), tokens)
-  nodes = parts.parts_of(model, keep, sizes).nodes
+  units = units_lib.make(model, 'nodes')
+  keep = rng.random(units.count) < 0.3
+  expected = _gated_logits(model, units.unfold(keep), tokens)
+  nodes = units.parts(keep).nodes
   small = extract.shrink(config, params, nodes, means)
   assert small.embedding.shape[1] < config.d_model  # some are not carried
   scale = np.abs(expected).max()

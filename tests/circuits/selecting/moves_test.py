@@ -41,16 +41,16 @@ def test_a_head_of_a_matrix_moves_together(model):
 
 
 def test_what_a_head_writes_moves_together_and_a_matrix_without_heads(model):
-  sizes = gated_model.unit_sizes(model, 'edges')
-  found = _all_moves(model, sizes)
+  units = units_lib.make(model, 'edges')
+  found = _all_moves(units)
   key = '0.attn.v->0.attn.resid_delta'
   heads = np.asarray(model.edges[key])[0] // model.config.d_head
   for head in np.unique(heads):
-    edges = _start(sizes, key) + np.flatnonzero(heads == head)
+    edges = _start(units, key) + np.flatnonzero(heads == head)
     assert tuple(edges.tolist()) in found
   key = '0.mlp.act_in->0.mlp.post_act'
-  start = _start(sizes, key)
-  assert tuple(range(start, start + sizes[key])) in found
+  start = _start(units, key)
+  assert tuple(range(start, start + units.sizes[key])) in found
 
 
 def test_edges_at_a_node_move_together_in_one_matrix_and_in_all(model):
