@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sparse_interp.files import pace
+
 # Called with what there is to show: phase, step, steps, task_loss, nodes,
 # seconds_left and others, as far as they apply.
 Progress = Callable[[Mapping[str, Any]], None]
@@ -36,13 +38,12 @@ def counting(
       before += total
     last = done
     counted, whole = before + done, passes * total
-    spent = time.monotonic() - begun
     progress(
       {
         'phase': phase,
         'pairs': counted,
         'of': whole,
-        'seconds_left': spent * (whole - counted) / counted,
+        'seconds_left': pace.seconds_left(begun, counted, whole),
       }
     )
 

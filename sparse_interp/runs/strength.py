@@ -23,6 +23,7 @@ from ml_collections import config_dict
 
 from sparse_interp.benchmarks import together
 from sparse_interp.circuits import unfinished
+from sparse_interp.circuits.extracted import three_ways
 from sparse_interp.circuits.faithfulness import bootstrap_interval
 from sparse_interp.circuits.gating import gated_model
 from sparse_interp.circuits.gating.gated_model import GatedModel
@@ -39,7 +40,6 @@ from sparse_interp.configs import sections
 from sparse_interp.files import pace, sealed, versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.runs import (
-  agreement,
   pair_files,
   pose,
   pretrained,
@@ -136,7 +136,7 @@ def _compare_all(
       'tasks': tasks,
       **strength_summary.conclusions(tasks),
       'together': together.time_cases(config, model, pairs),
-      'agreement': agreement.check(config, loaded, pairs),
+      'agreement': three_ways.largest_differences(loaded, pairs, config.seed),
       'wall_seconds': time.monotonic() - begun,
     },
   )

@@ -23,6 +23,7 @@ from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.ranking import attribution, gate_steps
 from sparse_interp.circuits.unfinished import Unfinished
 from sparse_interp.circuits.units import Units
+from sparse_interp.files import pace
 
 # Steps between two calls of the progress function. One compilation covers all
 # chunks: the steps of the last one that are beyond the end do nothing.
@@ -210,7 +211,6 @@ def _optimize(run, start, jobs, units, leads, progress, stack, unfinished):
     _keep(unfinished, state, numbers, done == steps)
     if progress is not None:
       last = numbers[:, 0, done - 1]
-      pace = (time.monotonic() - began) / (done - first)
       progress(
         {
           'phase': 'optimise',
@@ -218,7 +218,7 @@ def _optimize(run, start, jobs, units, leads, progress, stack, unfinished):
           'steps': steps,
           'task_loss': float(last[0]),
           'active': int(last[1]),
-          'seconds_left': pace * (steps - done),
+          'seconds_left': pace.seconds_left(began, done - first, steps - first),
         }
       )
   numbers = numbers[:, :, :steps]

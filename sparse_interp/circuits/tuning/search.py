@@ -36,6 +36,7 @@ from sparse_interp.circuits.tuning.search_journal import Journal, Ranking
 from sparse_interp.circuits.tuning.search_space import configure, propose
 from sparse_interp.circuits.unfinished import identity
 from sparse_interp.circuits.units import Units
+from sparse_interp.files import pace
 
 
 class SearchResult(NamedTuple):
@@ -138,14 +139,15 @@ def search(
     journal.append(finished, rankings)
     if progress is not None:
       done = len(journal.trials)
-      pace = (time.monotonic() - began) / (done - before)
       progress(
         {
           'phase': 'search',
           'trial': done,
           'trials': trials,
           'edges': _best(journal.trials)['edges'],
-          'seconds_left': pace * (trials - done),
+          'seconds_left': pace.seconds_left(
+            began, done - before, trials - before
+          ),
         }
       )
   asked = journal.trials[:trials]

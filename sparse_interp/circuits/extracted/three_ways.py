@@ -5,11 +5,8 @@ edited     the whole model with removal written into its parameters
 extracted  the small dense model that is left of it
 """
 
-from typing import Any
-
 import jax
 import numpy as np
-from ml_collections import config_dict
 
 from sparse_interp.circuits import units as units_lib
 from sparse_interp.circuits.extracted import small_model
@@ -28,17 +25,17 @@ _PAIRS = 8
 _SHARE = {'nodes': 0.2, 'edges': 0.2}
 
 
-def check(
-  config: config_dict.ConfigDict, loaded: Model, pairs: Pairs
-) -> dict[str, Any]:
+def largest_differences(
+  model: Model, pairs: Pairs, seed: int
+) -> dict[str, dict[str, float]]:
   """Largest |logit difference| between the three, at all positions.
 
   The circuits are random: they use every site and matrix.
 
   Args:
-    config: with `seed`.
-    loaded: the model.
+    model: the model.
     pairs: prompts; training pairs, for the means over a task.
+    seed: of the circuits.
 
   Returns:
     {'nodes' or 'edges': {ablation: largest difference}}.
@@ -48,11 +45,11 @@ def check(
     result[gates] = {}
     for ablation in CONSTANT:
       values = constants(
-        loaded.config, loaded.params, loaded.means, ablation, pairs
+        model.config, model.params, model.means, ablation, pairs
       )
-      model = gated_model.make(loaded.config, loaded.params, values, ablation)
-      units = units_lib.make(model, gates)
-      rng = np.random.default_rng(config.seed)
+      gated = gated_model.make(model.config, model.params, values, ablation)
+      units = units_lib.make(gated, gates)
+      rng = np.random.default_rng(seed)
       keep = units.settle(rng.random(units.count) < _SHARE[gates])
       result[gates][ablation] = _difference(
         units, keep, pairs.take(np.arange(_PAIRS))
