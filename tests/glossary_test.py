@@ -18,12 +18,16 @@ READERS = {'load'}
 
 
 def definitions(package: pathlib.Path) -> dict[str, list[str]]:
-  """Where the functions and classes of each name are, at the top of files."""
+  """Where each name is defined, at the top of files: def, class or `=`."""
   found = collections.defaultdict(list)
   for path in sorted(package.rglob('*.py')):
     for node in ast.parse(path.read_text(encoding='utf-8')).body:
       if isinstance(node, ast.FunctionDef | ast.ClassDef):
         found[node.name].append(path.relative_to(package).as_posix())
+      if isinstance(node, ast.Assign):
+        for target in node.targets:
+          if isinstance(target, ast.Name):
+            found[target.id].append(path.relative_to(package).as_posix())
   return found
 
 
@@ -55,6 +59,7 @@ def test_a_word_without_a_class_gets_at_most_one():
   [
     ('runs/again.py', 'def prune(): pass', 'prune: must be defined once'),
     ('runs/again.py', 'class Task: pass', 'Task: must be defined once'),
+    ('runs/again.py', 'Task = int', 'Task: must be defined once'),
     ('prune/__init__.py', '', 'prune: is a room, too'),
   ],
 )

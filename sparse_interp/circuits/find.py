@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float
 
 from sparse_interp.circuits import examples as examples_lib
 from sparse_interp.circuits.circuit import Circuit, list_edges
@@ -35,12 +34,10 @@ from sparse_interp.circuits.unfinished import (
   question,
 )
 from sparse_interp.models import GPTConfig
+from sparse_interp.models.model import Means
 from sparse_interp.models.params_hash import hash_params
 from sparse_interp.models.sites import node_sites
 from sparse_interp.tasks.encoding import EncodedTask
-
-Means = Mapping[str, Float[np.ndarray | Array, '_']]
-Pieces = Callable[[Sequence[int]], list[str]]
 
 
 def find_units(
@@ -94,7 +91,7 @@ def find_circuit(
   seed: int,
   progress: Progress | None = None,
   provenance: Mapping[str, Any] | None = None,
-  pieces: Pieces | None = None,
+  pieces: Callable[[Sequence[int]], list[str]] | None = None,
   description: str = '',
   mean_tokens: int = 0,
   example_pairs: int = 6,

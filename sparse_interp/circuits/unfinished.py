@@ -30,7 +30,7 @@ from sparse_interp.files import whole_file
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.models.params_hash import hash_params
 
-Value = TypeVar('Value')
+_Value = TypeVar('_Value')
 
 _ANSWERS, _GATES = 'answers.jsonl', 'gates.npz'
 FILES = (_ANSWERS, _GATES)
@@ -117,7 +117,7 @@ class Unfinished:
       self.began_anew = True
       remove(self._directory)
 
-  def recall(self, question: str, compute: Callable[[], Value]) -> Value:
+  def recall(self, question: str, compute: Callable[[], _Value]) -> _Value:
     """The answer to a question, computed if it was never asked.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from sparse_interp.circuits.gating.losses import Number
+from sparse_interp.circuits.gating.losses import Scalar
 
 Outputs = Float[Array | np.ndarray, 'size ...']
 
@@ -50,14 +50,14 @@ class Batch(Protocol):
   def losses(
     self,
     outputs: Outputs,
-    scale: Number = 1.0,
-    shift: Number = 0.0,
-    kl_weight: Number = 0.0,
+    scale: Scalar = 1.0,
+    shift: Scalar = 0.0,
+    kl_weight: Scalar = 0.0,
   ) -> Float[Array, 'size']:
     """Loss of each pair or sequence, in nats or in shares of the variance."""
     ...
 
-  def calibrate(self, outputs: Outputs) -> tuple[Number, Number]:
+  def calibrate(self, outputs: Outputs) -> tuple[Scalar, Scalar]:
     """Scale and shift under which the outputs lose the least."""
     ...
 

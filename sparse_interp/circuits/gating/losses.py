@@ -19,13 +19,13 @@ KL_LOSS = (
   'distributions over the two answers at the last token, in nats'
 )
 
-Number = Float[Array, ''] | float
+Scalar = Float[Array, ''] | float
 
 
 def pair_losses(
   differences: Float[Array | np.ndarray, '*pairs 2'],
-  scale: Number = 1.0,
-  shift: Number = 0.0,
+  scale: Scalar = 1.0,
+  shift: Scalar = 0.0,
 ) -> Float[Array, '*pairs']:
   """Task loss of each pair, the mean over its prompts.
 
@@ -45,8 +45,8 @@ def pair_losses(
 def kl_losses(
   differences: Float[Array | np.ndarray, '*pairs 2'],
   full: Float[Array | np.ndarray, '*pairs 2'],
-  scale: Number = 1.0,
-  shift: Number = 0.0,
+  scale: Scalar = 1.0,
+  shift: Scalar = 0.0,
 ) -> Float[Array, '*pairs']:
   """KL(full || circuit) over the two answers, mean over a pair's prompts.
 

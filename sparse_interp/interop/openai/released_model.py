@@ -19,11 +19,11 @@ from sparse_interp.circuits.gating.losses import TASK_LOSS, pair_losses
 from sparse_interp.circuits.gating.task_loss import Pairs, make_pairs
 from sparse_interp.interop.openai.released_circuit import Released
 from sparse_interp.models import GPT, GPTConfig
+from sparse_interp.models.model import Means
 from sparse_interp.models.params_hash import hash_params
 from sparse_interp.models.sites import node_sites
 from sparse_interp.tasks.encoding import EncodedTask
 
-Means = Mapping[str, Float[np.ndarray | Array, '_']]
 Answers = tuple[int, int | None]
 
 
