@@ -33,7 +33,7 @@ def test_quickstart_notebook_shows_table_and_report(tmp_path, monkeypatch):
   tasks = json.loads((workdir / 'summary.json').read_text())['tasks']
   assert tasks
   assert all(name in printed for name in tasks)
-  assert 'geometric mean of edges' in printed
+  assert 'geometric mean of their edges' in printed
   assert '&lt;svg' in page[0]['data']['text/html']
 
 

@@ -123,9 +123,9 @@ def test_random_bytes_and_some_source_are_encoded_as_tiktoken_does(both):
 
 
 @pytest.mark.slow
-def test_ten_megabytes_of_source_are_encoded_as_tiktoken_does(both):
-  texts = _python_source(10_000_000)
-  assert sum(len(text.encode()) for text in texts) >= 10_000_000
+def test_two_megabytes_of_source_are_encoded_as_tiktoken_does(both):
+  texts = _python_source(2_000_000)
+  assert sum(len(text.encode()) for text in texts) >= 2_000_000
   _assert_same(*both, texts)
   rng = random.Random(1)
   blocks = [rng.randbytes(10_000) for _ in range(200)]

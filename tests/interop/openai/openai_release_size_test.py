@@ -16,7 +16,7 @@ _LOAD = """
 import json, pathlib, re, sys, time
 import jax
 import numpy as np
-from sparse_interp.interop import openai_release
+from sparse_interp.interop.openai import openai_release
 
 def peak():
   # What getrusage gives begins with the peak of the parent.

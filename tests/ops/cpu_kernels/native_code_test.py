@@ -132,8 +132,10 @@ def test_a_place_that_cannot_be_written_costs_only_time(
 _SCRIPT = """
 import hashlib, json
 import jax, jax.numpy as jnp, numpy as np
-from sparse_interp.ops import attention_cpu, native_code, row_sparse_cpu
-from sparse_interp.ops import row_sparse_lists, topk_cpu
+from sparse_interp.ops.attention import attention_cpu
+from sparse_interp.ops.cpu_kernels import native_code
+from sparse_interp.ops.row_sparse import row_sparse_cpu, row_sparse_lists
+from sparse_interp.ops.topk import topk_cpu
 compile_, names = native_code._compile, []
 def noting(entry):
   names.append(entry.__name__)
