@@ -73,3 +73,16 @@ def test_citation_has_the_version_of_the_package():
   source = (ROOT / 'sparse_interp' / '__init__.py').read_text()
   version = re.search(r"__version__ = '(.*)'", source)[1]
   assert f'\nversion: {version}\n' in citation
+
+
+def test_what_snippets_import_is_there():
+  found = []
+  for page in PAGES:
+    for block in re.findall(
+      r'```python\n(.*?)```', page.read_text(), re.DOTALL
+    ):
+      nodes = ast.walk(ast.parse(block))
+      found += [node for node in nodes if isinstance(node, ast.ImportFrom)]
+  assert found
+  for node in found:
+    exec(compile(ast.Module([node], []), 'docs', 'exec'), {})

@@ -282,6 +282,7 @@ def small_disk(request, tmp_path):
   subprocess.run(['umount', '-l', directory], check=True)
 
 
+@pytest.mark.slow
 def test_full_disk_ends_in_one_line(small_disk):
   workdir = small_disk / 'workdir'
   overrides = (f'--config.{field}={value}' for field, value in SHORT.items())

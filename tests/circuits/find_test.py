@@ -120,6 +120,7 @@ def test_pruning_of_edges_finds_the_two_that_were_written(known, found_edges):
   assert circuit.metrics['random_loss'] >= 0.5
 
 
+@pytest.mark.slow
 def test_dropping_any_edge_misses_the_target(known, found_edges):
   units = units_lib.make(known.model, 'edges')
   found = units.mask_of({'final_resid': [3]})

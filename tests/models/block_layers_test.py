@@ -55,6 +55,7 @@ def test_logits_and_gradients_are_those_of_dense_products(density):
     np.testing.assert_allclose(one, other, atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 def test_the_share_of_blocks_that_are_not_zero_is_reported():
   params = params_of_blocks(0.25)
   run = jax.jit(

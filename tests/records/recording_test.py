@@ -142,6 +142,7 @@ VALUES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=30)
 @hypothesis.given(
   data=st.data(),

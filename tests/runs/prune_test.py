@@ -257,6 +257,7 @@ def test_what_is_left_of_an_elimination_is_called_an_estimate():
   )
 
 
+@pytest.mark.slow
 def test_an_edge_circuit_is_found_reported_refused_elsewhere_and_drawn(
   config, tmp_path, capfd
 ):

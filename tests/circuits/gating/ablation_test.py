@@ -13,6 +13,7 @@ from sparse_interp.models import GPT
 from sparse_interp.models.means import site_means
 
 
+@pytest.mark.slow
 def test_means_pool_batches_of_unequal_size_over_all_positions(known):
   rng = np.random.default_rng(0)
   batches = [rng.integers(0, 12, (n, 8)) for n in (2, 5)]

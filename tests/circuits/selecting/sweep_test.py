@@ -61,6 +61,7 @@ def test_what_the_full_model_misses_is_unreachable(setup):
   assert set(missed.values()) == {None}
 
 
+@pytest.mark.slow
 def test_elimination_mends_a_bad_ranking(setup):
   units, data, order = setup
   bad = (units, data, order[::-1].copy())

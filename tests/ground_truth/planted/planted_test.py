@@ -199,6 +199,7 @@ def test_planted_weights_are_all_edges_of_their_channels():
     np.testing.assert_array_equal((block != 0) & planted_rows, true)
 
 
+@pytest.mark.slow
 def test_planting_twice_keeps_the_first_program():
   first = planted_in('lookup')
   second = plant(first.config, first.params, BOTH)

@@ -120,6 +120,7 @@ def test_a_slot_without_a_block_gets_zeros_from_within_memory_on_a_tpu():
   assert not np.any(found[1])
 
 
+@pytest.mark.slow
 def test_several_tiles_of_rows_are_right_on_a_tpu(monkeypatch):
   monkeypatch.setattr(block_sparse_matmul.tpu, 'ROWS', 16)
   assert_right('tpu_interpreted', 'all blocks', F32)
@@ -196,6 +197,7 @@ def test_plain_jax_is_lowered_for_accelerators(platform):
   assert 'dot_general' in compat.lower_for(platform, run, x, w, dy)
 
 
+@pytest.mark.slow
 def test_batches_of_any_shape_and_none_are_multiplied():
   x, matrix, w, _, _ = problem(np.array([[1, 0], [1, 1]]), 6, (1, 1), 16, F32)
   multiply = block_sparse_matmul.block_sparse_matmul

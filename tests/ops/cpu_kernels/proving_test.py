@@ -246,6 +246,7 @@ def test_without_numba_plain_jax_computes(monkeypatch, lines):
   assert 'Numba cannot be imported (ModuleNotFoundError' in line
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compiled_steps_aside(lines, directory):
   @native.machine_code
   def work(state, part, parts):
