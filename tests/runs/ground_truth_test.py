@@ -56,24 +56,13 @@ def test_edge_masks_find_the_circuit_of_frac_prevs_from_varied_lengths():
   assert row['test_loss'] <= row['target']
 
 
-def _f1_of_edge_masks(names, seed):
-  found = {}
-  for name in names:
-    found[name] = score(name, ['edge_masks'], seed=seed)['edge_f1']
-    jax.clear_caches()  # as the run does, see there
-  return found
-
-
-@pytest.mark.slow
-def test_edge_masks_find_the_circuits_of_small_programs():
-  f1 = _f1_of_edge_masks(['hist', 'length', 'pair_balance'], seed=0)
-  assert np.mean(list(f1.values())) >= 0.9, f1
-
-
 @pytest.mark.long
 @pytest.mark.parametrize('seed', [0, 1])
 def test_edge_masks_find_the_circuits_of_all_programs(seed):
-  f1 = _f1_of_edge_masks(PROGRAMS, seed)
+  f1 = {}
+  for name in PROGRAMS:
+    f1[name] = score(name, ['edge_masks'], seed=seed)['edge_f1']
+    jax.clear_caches()  # as the run does, see there
   assert f1['frac_prevs'] >= 0.95
   assert f1['reverse'] >= 0.95
   assert np.mean(list(f1.values())) >= 0.9, f1
