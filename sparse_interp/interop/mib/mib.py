@@ -140,7 +140,7 @@ def _wrong(path: Any, constraint: str) -> ValueError:
   constraint = ' '.join(constraint.split())[:150]
   return ValueError(
     f"MIB file {path} must {constraint}; write it again with the track's "
-    'tools or sparse_interp.interop.mib.mib.write.'
+    'tools or sparse_interp.interop.mib.write.'
   )
 
 
