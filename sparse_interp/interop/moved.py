@@ -1,8 +1,8 @@
 """Scripts of before the rooms within rooms still find what they import.
 
 All of it was `sparse_interp.interop.<module>` once, programs with known
-circuits too. Such a name stands for the module where it is now, not for a second one
-with classes of its own.
+circuits too. Such a name stands for the module where it is now, not for a
+second one with classes of its own.
 """
 
 import importlib
