@@ -97,6 +97,7 @@ def audit(
     _values(model, circuit),
     circuit.ablation['kind'],
     circuit.prune_config.get('products', 'auto'),
+    circuit.closed,
   )
   metrics = evaluate(
     *units_of_circuit(gated, circuit),

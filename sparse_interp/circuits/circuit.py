@@ -13,7 +13,8 @@ circuit.json
   nodes           {site: [kept channels, ascending]}
   node_count, edge_count
   calibration     {scale, shift}: see `calibration`
-  ablation        {kind, over, tokens}
+  ablation        {kind, over, tokens, closed}: closed means that what is
+                  removed is constant wherever it is read (false if absent)
   formula         {name: sentence}
   metrics         {name: number or [low, high]}: see `faithfulness`
   prune_config    hyper-parameters of the search
@@ -107,6 +108,11 @@ class Circuit:
   example_tokens: Int[np.ndarray, 'examples length']
   activations: dict[str, Float[np.ndarray, 'examples length _']]
   provenance: dict[str, Any]
+
+  @property
+  def closed(self) -> bool:
+    """Whether what is removed is constant wherever it is read."""
+    return bool(self.ablation.get('closed', False))
 
   @property
   def node_count(self) -> int:

@@ -1,68 +1,68 @@
-"""Is the circuit the behaviour? Losses that say so, with intervals.
+"""Is the circuit the behaviour? Measures that say so, with intervals.
 
-All are task losses (see `task_loss`) in nats: ln 2 = 0.69 knows nothing.
-
-  full_loss        the model as it is
-  test_loss        the circuit alone, calibrated, on test pairs: sufficiency
-  test_kl          KL(full model || circuit) of it on test pairs
-  train_loss       test_loss on the training pairs given
-  raw_loss         the circuit alone on test pairs, without calibration
-  raw_kl           test_kl without calibration
-  necessity_loss   the model without the circuit: its nodes or edges removed
-  random_loss      random circuits with as many nodes at each site, or edges in
-                   each matrix, each calibrated like the circuit; mean over
-                   several seeds
-  raw_random_loss  the same without calibration
-
-What removed parts take is the model's ablation, the same in all of them.
-Intervals are 95 % bootstrap percentiles over pairs.
+Losses are task losses (see `task_loss`) in nats: ln 2 = 0.69 knows nothing.
+FORMULAS says what each measure is. Scale and shift are fitted on training
+pairs; every loss stands beside its raw one. Where fits are bounded, the circuit
+has to do with the shift that would centre the full model, while the model
+without it and random circuits may have any: a bias is no ignorance. Removed
+parts take what the first of the model's ablations says; `under` has the losses
+under each of them. Intervals are 95 %, see `intervals`.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from sparse_interp.circuits import intervals
 from sparse_interp.circuits.counting import Count, Progress, counting
-from sparse_interp.circuits.gating import calibration
-from sparse_interp.circuits.gating.gated_model import GatedModel, all_outputs
+from sparse_interp.circuits.gating.gated_model import (
+  GatedModel,
+  all_outputs,
+  full_batches,
+  run,
+)
 from sparse_interp.circuits.gating.losses import kl_losses, pair_losses
 from sparse_interp.circuits.gating.task_loss import Pairs
 from sparse_interp.circuits.selecting.answers import answer_by_gates
 from sparse_interp.circuits.units import Mask, Units
 
 FORMULAS = {
+  'full_loss': 'task loss of the full model, test pairs',
+  'full_probability': 'probability of the right answer among all tokens, full '
+  'model, mean over the prompts of the test pairs',
   'test_loss': 'task loss of the circuit with scale and shift, test pairs',
   'raw_loss': 'the same with scale 1 and shift 0',
   'train_loss': 'test_loss on the train pairs that scale and shift were '
   'fitted to',
   'test_kl': 'KL(full model || circuit) over the two answers, test pairs, with '
-  'scale and shift; raw_kl: with scale 1 and shift 0',
-  'necessity_loss': 'task loss of the full model with the circuit ablated',
+  'scale and shift',
+  'raw_kl': 'test_kl with scale 1 and shift 0',
+  'ranked_right': 'share of test pairs whose side a has the larger logit '
+  'difference of the answers (a against b), circuit; ties count half',
+  'agreement': 'share of prompts of test pairs on which circuit and full model '
+  'prefer the same answer, without scale and shift',
+  'faithfulness': '(m(circuit) - m(nothing kept)) / (m(full model) - m(nothing '
+  'kept)) with m the mean of the difference of side a minus that of side b',
+  'listed_loss': 'test_loss with what is removed constant wherever it is read: '
+  'only listed nodes and edges compute',
+  'raw_listed_loss': 'listed_loss with scale 1 and shift 0',
+  'necessity_loss': 'task loss of the full model with the circuit ablated, '
+  'test pairs, with scale 1 and shift 0',
+  'calibrated_necessity_loss': 'the same with scale and shift of its own, '
+  'fitted on train pairs',
+  'ablated_ranked_right': 'ranked_right of the full model with the circuit '
+  'ablated; 0.5 is chance',
   'random_loss': 'task loss of random circuits of the same size per site '
-  'or matrix, each with its own scale and shift, mean over seeds; '
-  'raw_random_loss: with scale 1 and shift 0',
-  'interval': '95 % bootstrap percentiles over pairs',
+  'or matrix, each with its own scale and shift, mean over draws',
+  'raw_random_loss': 'random_loss with scale 1 and shift 0',
+  'interval': '95 % over pairs (BCa bootstrap); of random circuits over pairs '
+  'and draws',
 }
-
-
-def bootstrap_interval(
-  values: Float[np.ndarray, 'pairs'], seed: int, resamples: int = 1000
-) -> list[float]:
-  """95 % percentile interval of the mean over pairs, [low, high]."""
-  from scipy import stats  # takes a second, which a start can do without
-
-  if values.size == 1:  # scipy wants two; of one there is one mean
-    return [float(values[0])] * 2
-  found = stats.bootstrap(
-    (np.asarray(values, np.float64),),
-    np.mean,
-    n_resamples=resamples,
-    method='percentile',
-    rng=np.random.default_rng(seed),
-  )
-  return [float(end) for end in found.confidence_interval]
 
 
 def evaluate_model(
@@ -82,16 +82,36 @@ def evaluate_model(
     count: called as count(done, in all) now and then.
 
   Returns:
-    {'full_loss', 'full_loss_interval', 'full_accuracy', 'full_conditions'};
-    accuracy is the share of prompts whose own answer has the larger logit.
+    {'full_loss', 'full_probability', their intervals, 'full_accuracy',
+    'full_conditions'}; accuracy is the share of prompts whose own answer has
+    the larger logit.
   """
   differences = all_outputs(model, {}, pairs, count=count)
   losses = np.asarray(pair_losses(differences))
   return {
-    **_summary('full_loss', losses, seed),
+    **_mean('full_loss', losses, seed),
+    **_mean('full_probability', answer_probabilities(model, pairs), seed),
     'full_accuracy': float(np.mean(differences * [1, -1] > 0)),
     'full_conditions': _by_condition(losses, conditions),
   }
+
+
+def answer_probabilities(
+  model: GatedModel, pairs: Pairs
+) -> Float[np.ndarray, 'pairs']:
+  """Full model's probability of the right answer, mean over both prompts."""
+  model, found = model.under('mean'), []
+  for part, key in full_batches(pairs):
+    found.append(np.asarray(_probabilities(model, part, key)))
+  return np.concatenate(found)[: pairs.size]
+
+
+@jax.jit
+def _probabilities(model, pairs, key):
+  logits, _ = run(model, {}, pairs, key)
+  by_prompt = jax.nn.softmax(logits).reshape(pairs.answers.shape[0], 2, -1)
+  right = jnp.take_along_axis(by_prompt, pairs.answers[:, :, None], axis=2)
+  return jnp.mean(right[..., 0], axis=1)
 
 
 def evaluate(
@@ -102,53 +122,133 @@ def evaluate(
   test: Pairs,
   conditions: Sequence[str],
   seed: int,
-  random_circuits: int = 3,
+  random_circuits: int = 8,
   progress: Progress | None = None,
+  most_shift: float | None = None,
 ) -> dict[str, Any]:
-  """Every loss of a circuit that the module's description names.
+  """Every measure of a circuit that FORMULAS names.
 
   Args:
-    units: of the model.
+    units: of the model with its ablations.
     keep: which of them are the circuit.
     calibrated: scale and shift of the circuit.
-    train: pairs on which it was calibrated, and random circuits will be.
+    train: pairs on which it was calibrated, and all others will be.
     test: pairs that nothing was fitted to.
     conditions: of each test pair.
     seed: of bootstrap and random circuits.
-    random_circuits: how many are averaged.
+    random_circuits: how many are drawn, at least two.
     progress: called now and then with what there is to show.
+    most_shift: of a bounded calibration; None for a free one.
   """
-  count = counting(progress, 'measure', passes=4 + random_circuits)
-  model, answer = units.model, answer_by_gates(units)
-  answer_test = answer_by_gates(units, count)
+  kinds = units.by_kind()
+  first, passes = kinds[0], 5 + len(kinds) + random_circuits
+  count = counting(progress, 'measure', passes=passes)
+  model, answer = first.model, answer_by_gates(first)
+  answer_test = answer_by_gates(first, count)
   full = all_outputs(model, {}, test, count=count)
   on_test = answer_test(keep, test)
-  test_losses = np.asarray(pair_losses(on_test, *calibrated))
-  kl = np.asarray(kl_losses(on_test, full, *calibrated))
-  on_train = np.asarray(pair_losses(answer(keep, train), *calibrated))
-  rest = all_outputs(model, units.gates_of_rest(keep), test, count=count)
-  random_losses, raw_random_losses = [], []
-  for i in range(random_circuits):
-    # Seeds of different circuits are far apart, whatever `seed` is.
-    chosen = units.random_like(keep, seed + 1000 * (i + 1))
-    fitted = calibration.fit(answer(chosen, train))
-    by_chance = answer_test(chosen, test)
-    random_losses.append(pair_losses(by_chance, *fitted))
-    raw_random_losses.append(pair_losses(by_chance))
+  nothing = answer_test(np.zeros_like(keep), test)
+  rest = all_outputs(model, first.gates_of_rest(keep), test, count=count)
+  any_shift = None if most_shift is None else np.inf
+  rest_fitted = train.calibrate(
+    all_outputs(model, first.gates_of_rest(keep), train), any_shift
+  )
+  listed = (
+    on_test if model.closed else answer_by_gates(_closed(first))(keep, test)
+  )
+  random = _random(first, keep, train, test, seed, random_circuits, any_shift)
+  losses = {
+    'test_loss': pair_losses(on_test, *calibrated),
+    'raw_loss': pair_losses(on_test),
+    'test_kl': kl_losses(on_test, full, *calibrated),
+    'raw_kl': kl_losses(on_test, full),
+    'train_loss': pair_losses(answer(keep, train), *calibrated),
+    'listed_loss': pair_losses(listed, *calibrated),
+    'raw_listed_loss': pair_losses(listed),
+    'necessity_loss': pair_losses(rest),
+    'calibrated_necessity_loss': pair_losses(rest, *rest_fitted),
+  }
+  by_name = {name: np.asarray(found) for name, found in losses.items()}
+  metrics = evaluate_model(model, test, conditions, seed, count)
+  for name, found in by_name.items():
+    metrics |= _mean(name, found, seed)
+  for name, found in (
+    ('ranked_right', ranked_right(on_test)),
+    ('ablated_ranked_right', ranked_right(rest)),
+    ('agreement', np.mean((on_test > 0) == (full > 0), axis=1)),
+  ):
+    metrics[name] = float(np.mean(found))
+    metrics[f'{name}_interval'] = intervals.of_share(found, seed)
   return {
-    **evaluate_model(model, test, conditions, seed, count),
-    **_summary('test_loss', test_losses, seed),
-    **_summary('test_kl', kl, seed),
-    **_summary('train_loss', on_train, seed),
-    **_summary('raw_loss', np.asarray(pair_losses(on_test)), seed),
-    **_summary('raw_kl', np.asarray(kl_losses(on_test, full)), seed),
-    **_summary('necessity_loss', np.asarray(pair_losses(rest)), seed),
-    **_summary('random_loss', np.mean(random_losses, axis=0), seed),
-    **_summary('raw_random_loss', np.mean(raw_random_losses, axis=0), seed),
-    'test_conditions': _by_condition(test_losses, conditions),
+    **metrics,
+    **_faithfulness(on_test, nothing, full, seed),
+    **random,
+    'under': _under(kinds, keep, calibrated, test, seed, count),
+    'test_conditions': _by_condition(by_name['test_loss'], conditions),
     'random_circuits': random_circuits,
     'test_pairs': test.size,
   }
+
+
+def ranked_right(
+  differences: Float[np.ndarray, 'pairs 2'],
+) -> Float[np.ndarray, 'pairs']:
+  """1 where side a prefers its own answer more than side b does, 0.5 for ties.
+
+  No scale and no shift can change it.
+  """
+  ahead = differences[:, 0] - differences[:, 1]
+  return (np.sign(ahead) + 1) / 2
+
+
+def _closed(units: Units) -> Units:
+  model = dataclasses.replace(units.model, closed=True)
+  return dataclasses.replace(units, model=model)
+
+
+def _random(units, keep, train, test, seed, draws, most_shift):
+  """Losses of random circuits of the same size."""
+  answer, raw, fitted = answer_by_gates(units), [], []
+  for i in range(draws):
+    # Seeds of different circuits are far apart, whatever `seed` is.
+    chosen = units.random_like(keep, seed + 1000 * (i + 1))
+    calibrated = train.calibrate(answer(chosen, train), most_shift)
+    by_chance = answer(chosen, test)
+    fitted.append(np.asarray(pair_losses(by_chance, *calibrated)))
+    raw.append(np.asarray(pair_losses(by_chance)))
+  found = {}
+  for name, losses in (('random_loss', fitted), ('raw_random_loss', raw)):
+    found[name] = float(np.mean(losses))
+    found[f'{name}_interval'] = intervals.over_draws(np.stack(losses))
+  return found
+
+
+def _faithfulness(circuit, nothing, full, seed):
+  """Normalised; nothing where the full model is no better than nothing."""
+  lead = [one[:, 0] - one[:, 1] for one in (circuit, nothing, full)]
+  ahead = [lead[0] - lead[1], lead[2] - lead[1]]
+  ratio = lambda a, b, axis: np.mean(a, axis) / np.mean(b, axis)  # noqa: E731
+  if not np.mean(ahead[1]) > 0:
+    return {}
+  return {
+    'faithfulness': float(ratio(*ahead, axis=0)),
+    'faithfulness_interval': intervals.of_statistic(tuple(ahead), ratio, seed),
+  }
+
+
+def _under(kinds, keep, calibrated, test, seed, count):
+  """{ablation: losses of the circuit under it}."""
+  found = {}
+  for one in kinds:
+    differences = answer_by_gates(one, count)(keep, test)
+    found[one.model.ablation] = {
+      **_mean(
+        'test_loss', np.asarray(pair_losses(differences, *calibrated)), seed
+      ),
+      **_mean('raw_loss', np.asarray(pair_losses(differences)), seed),
+      'ranked_right': float(np.mean(ranked_right(differences))),
+    }
+  return found
 
 
 def _by_condition(losses, conditions):
@@ -159,10 +259,10 @@ def _by_condition(losses, conditions):
   }
 
 
-def _summary(
-  name: str, losses: Float[np.ndarray, 'pairs'], seed: int
+def _mean(
+  name: str, values: Float[np.ndarray, 'pairs'], seed: int
 ) -> dict[str, Any]:
   return {
-    name: float(losses.mean()),
-    f'{name}_interval': bootstrap_interval(losses, seed),
+    name: float(values.mean()),
+    f'{name}_interval': intervals.of_mean(values, seed),
   }

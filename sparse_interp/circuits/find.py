@@ -26,7 +26,7 @@ from sparse_interp.circuits.selecting.from_ranking import (
   select,
   units_of,
 )
-from sparse_interp.circuits.selecting.parted import part
+from sparse_interp.circuits.selecting.parted import most_shift, part
 from sparse_interp.circuits.unfinished import (
   Unfinished,
   identity,
@@ -127,7 +127,12 @@ def find_circuit(
   train, test = make_pairs(train_task), make_pairs(test_task)
   values = constants(config, params, means, prune_config.ablation, train)
   model = gated_model.make(
-    config, params, values, prune_config.ablation, prune_config.products
+    config,
+    params,
+    values,
+    prune_config.ablation,
+    prune_config.products,
+    prune_config.closed,
   )
   unfinished = Unfinished(
     directory,
@@ -156,10 +161,11 @@ def find_circuit(
       test_task.conditions,
       seed,
       progress=progress,
+      most_shift=most_shift(model, train) if prune_config.bounded else None,
     ),
   )
   examples, tokens, activations = examples_lib.make_examples(
-    model,
+    model.under(model.kinds[0]),
     parts.nodes,
     (found.scale, found.shift),
     found.units.gates(found.keep),
@@ -187,8 +193,9 @@ def find_circuit(
     shift=found.shift,
     ablation={
       'kind': prune_config.ablation,
-      'over': _OVER[prune_config.ablation],
+      'over': _OVER[model.kinds[0]],
       'tokens': mean_tokens,
+      'closed': prune_config.closed,
     },
     formula={
       'task_loss': TASK_LOSS,

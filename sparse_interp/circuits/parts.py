@@ -20,7 +20,6 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from sparse_interp.circuits.gating.ablation_names import (
-  CONSTANT,
   OF_OTHER_PROMPTS,
 )
 from sparse_interp.circuits.gating.gated_model import GatedModel
@@ -104,7 +103,7 @@ def _edges_between(model: GatedModel, nodes: Masks) -> Masks:
 def _parts_of_edges(model: GatedModel, masks: Masks) -> Parts:
   """Leaves out dead ends, until there are none, and reads off the nodes."""
   config = model.config
-  others = model.ablation in OF_OTHER_PROMPTS
+  others = not set(model.kinds).isdisjoint(OF_OTHER_PROMPTS)
   index = {name: np.asarray(pair) for name, pair in model.edges.items()}
   edges = {name: np.array(masks[name]) for name in index}
   final = masks.get('final_resid', np.ones(config.d_model, bool))
@@ -159,7 +158,7 @@ def _parts_of_edges(model: GatedModel, masks: Masks) -> Parts:
     heads = channels.reshape(config.n_heads, -1).any(axis=1)
     return np.repeat(heads, config.d_head)
 
-  while model.ablation in CONSTANT or others:
+  while 'subsets' not in model.kinds:
     count = sum(mask.sum() for mask in edges.values())
     sweep()
     if sum(mask.sum() for mask in edges.values()) == count:

@@ -22,7 +22,11 @@ class PruneConfig:
   Attributes:
     gates: what carries a gate, 'nodes' (published) or 'edges'.
     tie_qk: with nodes, one gate for the same channel of queries and keys.
-    ablation: what removed parts take, one of those in `ablation`.
+    ablation: what removed parts take, one of those in `ablation`, or several
+      with commas between: a circuit must reach its target under each.
+    closed: whether what is removed is constant wherever it is read (see
+      `gates.apply_gates`), so that only what is listed computes. In the
+      published method it is not.
     kl_weight: share of KL to the full model's answers in the loss that gates
       are learned with; the rest is the task loss (published: all of it).
     target_on: loss that the target is for, 'task' or 'kl'.
@@ -60,10 +64,13 @@ class PruneConfig:
       the raw logits, scale and shift are fitted at the end (published);
       'during': gates are learned together with a scale and a shift, and the
       search measures its loss under the best ones.
+    bounded: whether the fit at the end, and those of what a circuit is compared
+      with, keep within the bounds of `calibration`. The published fit is free.
     eliminate: after the bisection, also try every kept node alone.
     min_necessity: task loss that the full model must rise to on the selection
-      pairs when the circuit is ablated from it; nodes are added until it
-      does. None asks for nothing.
+      pairs when the circuit is ablated from it, under a scale and a shift of
+      its own where fits are bounded; nodes are added until it does. None asks
+      for nothing.
     products: how the model multiplies with its weights: with all of them
       ('dense'), with the nonzero ones ('row_sparse'), or with these where
       that is known to be faster ('auto').
@@ -72,6 +79,7 @@ class PruneConfig:
   gates: str = 'nodes'
   tie_qk: bool = False
   ablation: str = 'mean'
+  closed: bool = True
   kl_weight: float = 0.0
   target_on: str = 'task'
   steps: int = 160
@@ -94,7 +102,8 @@ class PruneConfig:
   selection_pairs: int = 128
   holdout_pairs: int = 192
   attempts: int = 3
-  calibrate: str = 'during'
+  calibrate: str = 'after'
+  bounded: bool = True
   eliminate: bool = True
   min_necessity: float | None = 0.6
   products: str = 'auto'

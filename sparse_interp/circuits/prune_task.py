@@ -10,7 +10,7 @@ from sparse_interp.circuits import few_pairs
 from sparse_interp.circuits.circuit import Circuit
 from sparse_interp.circuits.counting import Progress
 from sparse_interp.circuits.find import find_circuit
-from sparse_interp.circuits.gating.ablation_names import NEED_MEANS
+from sparse_interp.circuits.gating.ablation_names import needs_means
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.files import versions
 from sparse_interp.models import sites
@@ -126,7 +126,7 @@ def means_for(model: Model, ablation: str) -> Means:
     ValueError: the ablation needs means, and there is no text.
   """
   has_text = model.windows is not None or model.known_means is not None
-  if has_text or ablation in NEED_MEANS:
+  if has_text or needs_means(ablation):
     return model.means
   widths = sites.constant_sites(model.config)
   return {site: jnp.zeros(width) for site, width in widths.items()}

@@ -46,6 +46,13 @@ class Units:
   model: GatedModel
   sizes: Mapping[str, int]
 
+  def by_kind(self) -> 'list[Units]':
+    """The same units under each of the ablations of the model."""
+    return [
+      dataclasses.replace(self, model=self.model.under(kind))
+      for kind in self.model.kinds
+    ]
+
   @property
   def count(self) -> int:
     """Number of all units."""

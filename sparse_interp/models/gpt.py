@@ -74,8 +74,8 @@ class GPT(nn.Module):
       outputs), where outputs are tokens or `d_output` columns; and activations
       by name, each (batch, time, width): the node sites plus
       `{layer}.resid_in`, `{layer}.resid_mid`, `{layer}.attn.y`, and
-      `{site}.raw` for the sites that a matrix writes: its product, before
-      nonlinearity and AbsTopK.
+      `{site}.raw` for all but `final_resid`: the norm or the product of a
+      matrix, before nonlinearity and AbsTopK.
 
     Raises:
       ValueError: if an edit names an unknown site, or learned positions are
@@ -203,7 +203,7 @@ def recorded_names(config: GPTConfig) -> list[str]:
       names.append(site.replace('mlp.act_in', 'resid_mid'))
     if site.endswith('attn.resid_delta'):
       names.append(site.replace('attn.resid_delta', 'attn.y'))
-    if not site.endswith('act_in') and site != 'final_resid':
+    if site != 'final_resid':
       names.append(f'{site}.raw')
     names.append(site)
   return names

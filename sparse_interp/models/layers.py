@@ -1,9 +1,9 @@
 """The pure modules of a block: norm, attention and MLP, seen site by site.
 
 Every module takes `see(site, x)`, called at each named place with the value
-after AbsTopK, and at `{site}.raw` with the matrix product that becomes it; what
-it returns is what flows on. That one function records activations and applies
-edits, so the modules know neither.
+after AbsTopK, and at `{site}.raw` with the norm or matrix product that becomes
+it; what it returns is what flows on. That one function records activations and
+applies edits, so the modules know neither.
 """
 
 from collections.abc import Callable
@@ -189,6 +189,7 @@ class Attention(nn.Module):
     see: See,
   ) -> Float[Array, 'batch time d_model']:
     config = self.config
+    x = see('attn.act_in.raw', x)
     x = see('attn.act_in', sparsify(config, 'attn_in', x))
     qkv = linear(self, 3 * config.d_attn, 0.02, 'c_attn', x)
     heads = []
@@ -220,6 +221,7 @@ class MLP(nn.Module):
     self, x: Float[Array, 'batch time width'], see: See
   ) -> Float[Array, 'batch time d_model']:
     config = self.config
+    x = see('mlp.act_in.raw', x)
     x = see('mlp.act_in', sparsify(config, 'mlp_in', x))
     x = linear(self, config.mlp_width, 0.02, 'c_fc', x)
     x = see('mlp.post_act.raw', x)

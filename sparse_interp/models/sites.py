@@ -12,6 +12,18 @@ from sparse_interp.models.config import GPTConfig
 
 _ARROW = '->'
 
+# {site: its name among GPTConfig.activation_sites}.
+_ACTIVATION_SITE = {
+  'attn.act_in': 'attn_in',
+  'attn.q': 'attn_q',
+  'attn.k': 'attn_k',
+  'attn.v': 'attn_v',
+  'attn.resid_delta': 'attn_out',
+  'mlp.act_in': 'mlp_in',
+  'mlp.post_act': 'mlp_neuron',
+  'mlp.resid_delta': 'mlp_out',
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class EdgeMatrix:
@@ -144,6 +156,16 @@ def read_site(config: GPTConfig, source: str) -> str:
   sink its weights sum to 1, and a constant value is the same constant there.
   """
   return mixed_site(source) if config.sink else source
+
+
+def competing_sites(config: GPTConfig) -> dict[str, int]:
+  """{site: how many of its nodes AbsTopK keeps} where it acts."""
+  found = {}
+  for site, width in node_sites(config, final_resid=False).items():
+    k = config.kept_activations(_ACTIVATION_SITE[site.split('.', 1)[1]], width)
+    if k is not None:
+      found[site] = k
+  return found
 
 
 def constant_sites(config: GPTConfig) -> dict[str, int]:

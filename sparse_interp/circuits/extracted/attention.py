@@ -31,7 +31,7 @@ def attention(cut: Cut, layer: int) -> dict[str, Any]:
   target = f'{site}.resid_delta'
   out = cut.linear(f'{site}.v', target, 'attn_out', project, bias)
   total = None
-  if config.sink and cut.edges is None:
+  if config.sink and cut.edges is None and not cut.closed:
     # The constants of removed values go through the heads instead.
     removed = cut.means[f'{site}.v'].copy()
     removed[cut.nodes[f'{site}.v']] = 0

@@ -24,6 +24,7 @@ class Cut:
     means: {site: values that removed nodes take}, float64.
     edges: {matrix name: rows and columns of kept weights}; None keeps every
       weight that kept nodes read.
+    closed: whether what is removed is constant wherever it is read.
   """
 
   config: GPTConfig
@@ -31,6 +32,7 @@ class Cut:
   nodes: Mapping[str, Int[np.ndarray, '_']]
   means: Mapping[str, Float[np.ndarray, '_']]
   edges: Mapping[str, Int[np.ndarray, '2 _']] | None
+  closed: bool = False
 
   def get(self, *path: str) -> np.ndarray | None:
     """A parameter in float64, or None where the model has none."""
@@ -49,7 +51,7 @@ class Cut:
     kernel: np.ndarray,
     bias: np.ndarray | None,
   ) -> Linear | None:
-    """Kept rows; kept columns, or all where AbsTopK acts on the target."""
+    """Kept rows; kept columns, or all that compete in AbsTopK with these."""
     kept = self.nodes[target]
     if not kept.size:
       return None
@@ -61,13 +63,14 @@ class Cut:
       rows, columns = self.edges[edge_name(source, target)]
       left[rows, columns] = kernel[rows, columns]
     mean = self.means[source]
-    if self.edges is not None:
+    if self.edges is not None or self.closed:
       mean = self.means[read_site(self.config, source)]
     bias = bias + mean @ (kernel - left)
     kernel = left[self.nodes[source]]
-    mean = single(self.means[target][kept])
+    taken = read_site(self.config, target) if self.closed else target
+    mean = single(self.means[taken][kept])
     width = kernel.shape[1]
-    if self.config.kept_activations(sparse_site, width) is None:
+    if self.closed or self.config.kept_activations(sparse_site, width) is None:
       return Linear(single(kernel[:, kept]), single(bias[kept]), None, mean)
     return Linear(single(kernel), single(bias), jnp.asarray(kept), mean)
 

@@ -6,9 +6,9 @@ biases, in float64. The result computes in float32 and equals the gated model
 
 What stays wide, because the gated model depends on it: all columns of a site
 where AbsTopK acts and nodes are kept, and the whole residual stream if AbsTopK
-acts on an act_in site with kept nodes, if the norm is LayerNorm, if positions
-are added, if the residual stream is rectified, or if it has no nodes at the
-end (`final_resid`).
+acts on an act_in site with kept nodes (neither in a closed circuit), if the
+norm is LayerNorm, if positions are added, if the residual stream is rectified,
+or if it has no nodes at the end (`final_resid`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -54,11 +54,23 @@ def extract_circuit(circuit: Circuit, params: dict) -> SmallModel:
       'checkpoint.'
     )
   if circuit.gates == 'nodes':
-    return shrink(circuit.config, params, circuit.nodes, circuit.means)
+    return shrink(
+      circuit.config,
+      params,
+      circuit.nodes,
+      circuit.means,
+      closed=circuit.closed,
+    )
   index = nonzero_weights(circuit.config, params)
   edges = parts_of_circuit(circuit, index).edges
   return shrink(
-    circuit.config, params, circuit.nodes, circuit.means, index, edges
+    circuit.config,
+    params,
+    circuit.nodes,
+    circuit.means,
+    index,
+    edges,
+    circuit.closed,
   )
 
 
@@ -69,6 +81,7 @@ def shrink(
   means: Mapping[str, Float[np.ndarray | Array, '_']],
   index: EdgeIndex | None = None,
   edges: Mapping[str, Bool[np.ndarray, '_']] | None = None,
+  closed: bool = False,
 ) -> SmallModel:
   """Same from the parts of a circuit.
 
@@ -81,6 +94,8 @@ def shrink(
     index: {matrix name: rows and columns of nonzero weights}, with `edges`.
     edges: {matrix name: which of them are kept}, for circuits with gates on
       edges; None keeps every weight that kept nodes read.
+    closed: whether what is removed is constant wherever it is read, see
+      `gates.apply_gates`.
   """
   kept = None
   if edges is not None:
@@ -91,6 +106,7 @@ def shrink(
     {site: np.asarray(channels, int) for site, channels in nodes.items()},
     {site: floats(mean) for site, mean in means.items()},
     kept,
+    closed,
   )
   stream = stream_of(cut)
   added = None
@@ -102,6 +118,7 @@ def shrink(
     added,
     tuple(_blocks(cut, stream)),
     _unembed(cut, stream.slot),
+    closed,
   )
 
 

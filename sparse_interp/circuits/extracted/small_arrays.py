@@ -88,7 +88,7 @@ class Unembed(NamedTuple):
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=['embedding', 'added', 'blocks', 'unembed'],
-  meta_fields=['config'],
+  meta_fields=['config', 'closed'],
 )
 @dataclasses.dataclass(frozen=True)
 class SmallModel:
@@ -100,6 +100,7 @@ class SmallModel:
     added: positions added to the embedding, or None.
     blocks: attention and MLP of each layer, in order.
     unembed: last norm and unembedding.
+    closed: whether kept nodes compete in AbsTopK with each other alone.
   """
 
   config: GPTConfig
@@ -107,6 +108,7 @@ class SmallModel:
   added: Float[Array, 'context carried'] | None
   blocks: tuple[Block, ...]
   unembed: Unembed
+  closed: bool = False
 
   def size(self) -> int:
     """Number of scalars, tables by token included."""

@@ -5,13 +5,17 @@ folded into biases and tables by `extract`. Two things need more than the kept
 nodes:
 
 - AbsTopK. A node survives if fewer than k channels of its site are larger, and
-  the others compete with the values they have before they are removed. Where
-  AbsTopK acts, all columns of a product are computed, from kept rows only, and
-  a kept node is compared with them: its rank decides, without a search.
+  unless the circuit is closed the others compete with the values they have
+  before they are removed. Then all columns of a product are computed, from kept
+  rows only, and a kept node is compared with them: its rank decides, without a
+  search.
 - Norms. Their statistic runs over the whole residual stream. Channels that
   neither vary by context nor are read contribute a sum of squares that depends
   on the token alone: a table.
 """
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +30,7 @@ from sparse_interp.models.layers import (
   rotary_tables,
   sparsify,
 )
+from sparse_interp.models.sites import competing_sites
 from sparse_interp.ops.attention.attention import visible_keys
 from sparse_interp.ops.topk.topk import abs_topk
 
@@ -67,8 +72,39 @@ def _norm_scale(config, x, rest_square):
   return centre, jax.lax.rsqrt(variance + config.norm_epsilon)
 
 
-def _read(config, read, x, tokens, site):
-  """Kept values of an act_in site, (batch, time, kept)."""
+class _Keep(NamedTuple):
+  """What becomes of the nodes of a site: AbsTopK, and gates if there are any.
+
+  Attributes:
+    closed: as in SmallModel.
+    counts: {site: how many nodes AbsTopK keeps}.
+    gates: {site: gates of the kept nodes}.
+  """
+
+  closed: bool
+  counts: Mapping[str, int]
+  gates: Gates
+
+  def compete(self, site, x, kept):
+    """The kept columns of x, those that are not among the largest as 0."""
+    k = self.counts.get(site)
+    if not self.closed:
+      return x if kept is None else keep_largest(x, kept, k)
+    if site in self.gates and k is not None:
+      x = x * jax.lax.stop_gradient(self.gates[site])
+    return x if k is None or k >= x.shape[-1] else abs_topk(x, k)
+
+  def hold(self, site, x, mean):
+    """x where gates are on, the mean where they are off."""
+    return blend(self.gates[site], x, mean) if site in self.gates else x
+
+  def settle(self, site, x, kept, mean):
+    """Both in turn."""
+    return self.hold(site, self.compete(site, x, kept), mean)
+
+
+def _read(config, read, x, tokens):
+  """The channels of an act_in site that its AbsTopK compares."""
   rest = None if read.rest_square is None else read.rest_square[tokens]
   centre, factor = _norm_scale(config, x, rest)
   x = (x - centre) * factor
@@ -81,20 +117,11 @@ def _read(config, read, x, tokens, site):
     p = read.positions[: tokens.shape[1]]
     p = jnp.broadcast_to(p, (*tokens.shape, p.shape[-1]))
     x = jnp.concatenate([x, p], axis=-1)
-  if read.kept is None:
-    return x
-  k = config.kept_activations(site, config.block_input_width)
-  return keep_largest(x, read.kept, k)
+  return x
 
 
 def _product(x, linear):
   return x @ linear.kernel + linear.bias
-
-
-def _keep(config, linear, x, site, width):
-  if linear.kept is None:
-    return x
-  return keep_largest(x, linear.kept, config.kept_activations(site, width))
 
 
 def _patterns(config, heads, q, k, visible):
@@ -128,22 +155,25 @@ def _patterns(config, heads, q, k, visible):
   return weights / total
 
 
-def _attention(config, block, x, visible, see):
+def _attention(config, block, x, visible, keep, layer):
   """Output of the heads that matter, before AbsTopK, (batch, time, columns)."""
 
-  def project(name, linear):
+  def project(name, linear, hold=True):
     if linear is None:
       return jnp.zeros((*x.shape[:2], 0))
-    full = _product(x, linear)
-    values = _keep(config, linear, full, f'attn_{name}', config.d_attn)
-    return see(f'attn.{name}', values, linear.mean)
+    site = f'{layer}.attn.{name}'
+    values = keep.compete(site, _product(x, linear), linear.kept)
+    return keep.hold(site, values, linear.mean) if hold else values
 
-  v = project('v', block.v)
+  # Of a closed circuit, removed values are constant after they are mixed.
+  v = project('v', block.v, hold=not keep.closed)
   if block.heads is None:
     return jnp.zeros((*x.shape[:2], 0)) @ block.out.kernel + block.out.bias
   q, k = project('q', block.q), project('k', block.k)
   weights = _patterns(config, block.heads, q, k, visible)
   y = jnp.einsum('bnts,bsn->btn', weights[:, block.heads.value_head], v)
+  if keep.closed and block.v is not None:
+    y = keep.hold(f'{layer}.attn.v', y, block.v.mean)
   out = _product(y, block.out)
   if block.heads.total_kernel is not None:
     total = jnp.sum(weights, axis=-1)
@@ -151,32 +181,32 @@ def _attention(config, block, x, visible, see):
   return out
 
 
-def _mlp(config, block, x, see):
+def _mlp(config, block, x, keep, layer):
   """Output of the kept neurons, before AbsTopK, (batch, time, columns)."""
   if block.neurons is None:
     hidden = jnp.zeros((*x.shape[:2], 0))
   else:
-    hidden = activate(config, _product(x, block.neurons))
-    width = config.mlp_width
-    hidden = _keep(config, block.neurons, hidden, 'mlp_neuron', width)
-    hidden = see('mlp.post_act', hidden, block.neurons.mean)
+    neurons, site = block.neurons, f'{layer}.mlp.post_act'
+    hidden = activate(config, _product(x, neurons))
+    hidden = keep.settle(site, hidden, neurons.kept, neurons.mean)
   return _product(hidden, block.out)
 
 
-def _run_block(config, block, x, stream, tokens, visible, kind, see):
+def _run_block(config, block, x, stream, tokens, visible, kind, keep, layer):
   """x plus what half a block makes of the stream; kind is 'attn' or 'mlp'."""
   if block.out is not None:
     if block.read is None:
       inputs = jnp.zeros((*x.shape[:2], 0))
     else:
-      inputs = _read(config, block.read, stream, tokens, f'{kind}_in')
-      inputs = see(f'{kind}.act_in', inputs, block.read.mean)
+      read, site = block.read, f'{layer}.{kind}.act_in'
+      inputs = _read(config, read, stream, tokens)
+      inputs = keep.settle(site, inputs, read.kept, read.mean)
     if kind == 'attn':
-      delta = _attention(config, block, inputs, visible, see)
+      delta = _attention(config, block, inputs, visible, keep, layer)
     else:
-      delta = _mlp(config, block, inputs, see)
-    delta = _keep(config, block.out, delta, f'{kind}_out', config.d_model)
-    delta = see(f'{kind}.resid_delta', delta, block.out.mean)
+      delta = _mlp(config, block, inputs, keep, layer)
+    out, site = block.out, f'{layer}.{kind}.resid_delta'
+    delta = keep.settle(site, delta, out.kept, out.mean)
     x = (x + block.constant).at[..., block.write].add(delta)
   else:
     x = x + block.constant
@@ -185,10 +215,10 @@ def _run_block(config, block, x, stream, tokens, visible, kind, see):
   return sparsify(config, f'resid_post_{kind}', x)
 
 
-def _unembed(config, unembed, x, tokens, see):
+def _unembed(config, unembed, x, tokens, keep):
   x = x[..., unembed.channels]
   if unembed.mean is not None:
-    x = see('final_resid', x, unembed.mean)
+    x = keep.hold('final_resid', x, unembed.mean)
   rest = unembed.rest_count
   centre, factor = jnp.zeros(()), jnp.ones(())
   if config.norm == 'rms':
@@ -238,11 +268,7 @@ def apply(
   seen = keys_seen(config, tokens.shape[1], lengths)
   visible = visible_keys(seen[:, None], tokens.shape[1])
 
-  def see(site, values, mean):
-    if gates is None or site not in gates:
-      return values
-    return blend(gates[site], values, mean)
-
+  keep = _Keep(small.closed, competing_sites(config), gates or {})
   for i, block in enumerate(small.blocks):
     kind = 'mlp' if i % 2 else 'attn'
     if kind == 'attn' or not config.parallel_residual:
@@ -255,10 +281,11 @@ def apply(
       tokens,
       visible,
       kind,
-      lambda site, v, mean, layer=i // 2: see(f'{layer}.{site}', v, mean),
+      keep,
+      layer=i // 2,
     )
   if positions is not None:
     x = jnp.take_along_axis(x, positions[:, None, None], axis=1)
     tokens = jnp.take_along_axis(tokens, positions[:, None], axis=1)
-  logits = _unembed(config, small.unembed, x, tokens, see)
+  logits = _unembed(config, small.unembed, x, tokens, keep)
   return logits if positions is None else logits[:, 0]

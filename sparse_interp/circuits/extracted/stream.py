@@ -40,7 +40,7 @@ def _carried(cut: Cut) -> Int[np.ndarray, 'carried']:
       kind = site.split('.')[1]
       width = config.block_input_width
       sparse = config.kept_activations(f'{kind}_in', width) is not None
-      wide = wide or (sparse and kept.size > 0)
+      wide = wide or (sparse and kept.size > 0 and not cut.closed)
       used.append(kept[kept < config.d_model])
     elif site.endswith('resid_delta') or site == 'final_resid':
       used.append(kept)
@@ -76,7 +76,9 @@ def read(
   kept = cut.nodes[f'{layer}.{kind}.act_in']
   if not kept.size:
     return None
-  sparse = config.kept_activations(f'{kind}_in', config.block_input_width)
+  sparse = None
+  if not cut.closed:
+    sparse = config.kept_activations(f'{kind}_in', config.block_input_width)
   gain = cut.get(f'h_{layer}', f'ln_{norm}', 'scale')
   bias = cut.get(f'h_{layer}', f'ln_{norm}', 'bias')
   rest_square = None

@@ -10,6 +10,9 @@ counterfactual  the value in the full model on the other prompt of the pair
 subsets         the mean, for a random half of what was removed, drawn anew
                 for every batch: two removed parts that cancel each other
                 are found out when one of them comes back
+
+Several with commas between are asked for together: gates are learned under one
+after another at random, and a circuit has to hold under each.
 """
 
 import functools
@@ -25,6 +28,7 @@ from sparse_interp.circuits.gating.ablation_names import (
   CONSTANT,
   OF_OTHER_PROMPTS,
   check_ablation,
+  kinds_of,
 )
 from sparse_interp.circuits.gating.batch import Batch
 from sparse_interp.models import GPT, GPTConfig, frozen, sites
@@ -35,6 +39,7 @@ __all__ = [
   'OF_OTHER_PROMPTS',
   'check_ablation',
   'constants',
+  'kinds_of',
   'task_means',
 ]
 

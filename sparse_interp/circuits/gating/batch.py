@@ -57,8 +57,15 @@ class Batch(Protocol):
     """Loss of each pair or sequence, in nats or in shares of the variance."""
     ...
 
-  def calibrate(self, outputs: Outputs) -> tuple[Scalar, Scalar]:
-    """Scale and shift under which the outputs lose the least."""
+  def calibrate(
+    self, outputs: Outputs, most_shift: float | None = None
+  ) -> tuple[Scalar, Scalar]:
+    """Scale and shift under which the outputs lose the least.
+
+    Args:
+      outputs: what the batch has read.
+      most_shift: of a bounded fit, see `calibration`; None for a free one.
+    """
     ...
 
   def partners(

@@ -1,4 +1,4 @@
-"""Scale and shift of a circuit's answer logits, fitted by L-BFGS.
+"""Scale and shift of answer logits, fitted by L-BFGS; free or bounded.
 
 Removing nodes shrinks what reaches the unembedding, so a circuit may know the
 answer and say it too softly. The published method fits a scale and a shift of
@@ -6,6 +6,10 @@ the final logits in 16 L-BFGS steps (arXiv 2511.13653, section A.5), without
 stating scope or objective. The two-way task loss sees a logit difference only,
 so here one scale and one shift act on the difference between the answers of a
 pair, a against b, and the training task loss is the objective.
+
+A free fit can make a confident answer of next to nothing, by a scale of 70,
+say. A bounded one cannot: the scale stays within SCALES, and the shift of a
+circuit within what would centre the full model's own differences.
 """
 
 import functools
@@ -19,6 +23,9 @@ from jaxtyping import Array, Float
 from sparse_interp.circuits.gating.losses import pair_losses
 
 CALIBRATION_STEPS = 16
+
+# Smallest and largest scale of a bounded fit.
+SCALES = (0.25, 4.0)
 
 # A circuit that makes no mistake on the pairs at hand would ask for an
 # infinite scale; this much pull towards (1, 0) keeps it finite.
@@ -50,6 +57,53 @@ def fit(
   padded = np.pad(np.asarray(differences), ((0, padding), (0, 0)))
   weights = np.pad(np.full(count, 1 / count, np.float32), (0, padding))
   return _fit(padded, weights, steps)
+
+
+def centre(differences: Float[Array | np.ndarray, 'pairs 2']) -> float:
+  """Largest shift of a bounded fit: what would centre these differences.
+
+  Args:
+    differences: of the full model on training pairs.
+  """
+  return abs(float(np.mean(differences)))
+
+
+def fit_bounded(
+  differences: Float[Array | np.ndarray, 'pairs 2'], most_shift: float
+) -> tuple[float, float]:
+  """Fits (scale, shift) to the task loss within bounds.
+
+  The loss is convex in both, so that there is one best fit.
+
+  Args:
+    differences: answer logit differences of training pairs.
+    most_shift: largest absolute shift, see `centre`.
+
+  Returns:
+    Scale within SCALES, and shift.
+  """
+  from scipy import optimize, special  # take a second that a start can spare
+
+  # Positive where the answer is right.
+  signs = np.array([1.0, -1.0])
+  signed = np.asarray(differences, np.float64) * signs
+
+  def loss(calibration):
+    scale, shift = calibration
+    margin = scale * signed + shift * signs
+    slope = -special.expit(-margin) / margin.size
+    gradient = [np.sum(slope * signed), np.sum(slope * signs)]
+    return np.mean(np.logaddexp(0, -margin)), np.array(gradient)
+
+  found = optimize.minimize(
+    loss,
+    (1.0, 0.0),
+    jac=True,
+    method='L-BFGS-B',
+    bounds=[SCALES, (-most_shift, most_shift)],
+  )
+  scale, shift = found.x
+  return float(scale), float(shift)
 
 
 @functools.partial(jax.jit, static_argnames='steps')

@@ -8,7 +8,8 @@ writes become columns of zeros with a constant bias, if no AbsTopK acts there.
 What no parameter can say stays an edit of the model call: nodes at `q`, `k` and
 `resid_delta` that are frozen after AbsTopK, `final_resid`, which only a norm
 reads, and, with attention sinks and AbsTopK, nodes at `v`: the constant reaches
-the next matrix through attention weights that do not sum to 1.
+the next matrix through attention weights that do not sum to 1. In a closed
+model it does not, but removed nodes are kept out of AbsTopK.
 """
 
 import dataclasses
@@ -23,7 +24,12 @@ from sparse_interp.circuits.gating.ablation import CONSTANT
 from sparse_interp.circuits.gating.gated_model import GatedModel
 from sparse_interp.circuits.gating.gates import Gates, blend
 from sparse_interp.models import GPTConfig
-from sparse_interp.models.sites import EdgeMatrix, edge_matrices, read_site
+from sparse_interp.models.sites import (
+  EdgeMatrix,
+  competing_sites,
+  edge_matrices,
+  read_site,
+)
 
 # Key of GPTConfig.activation_sites for what a matrix writes.
 _SPARSE = {
@@ -75,12 +81,17 @@ def edit_model(
       block *= gate
       bias *= gate
       bias += (1 - gate) * value
-    elif config.sink or not matrix.target.endswith('attn.v'):
+    elif not matrix.target.endswith('attn.v') or (
+      config.sink and not model.closed
+    ):
       edited.add(matrix.target)
   edits = {
     site: Partial(blend, _single(gates[site]), value=model.values[site])
     for site in edited
   }
+  if model.closed:
+    for site in gates.keys() & competing_sites(config).keys():
+      edits[f'{site}.raw'] = Partial(jnp.multiply, _single(gates[site]))
   return config, jax.tree.map(_single, params), edits
 
 
@@ -94,9 +105,10 @@ def _fold(model, matrix, block, gates):
     kept[rows, columns] = block[rows, columns] * gates[matrix.name]
     value = np.asarray(values[read_site(model.config, source)], np.float64)
     constant = value @ (block - kept)
-  if source in gates and read_site(model.config, source) == source:
+  read = read_site(model.config, source)
+  if source in gates and (model.closed or read == source):
     left = kept * gates[source][:, None]
-    constant = constant + np.asarray(values[source], np.float64) @ (kept - left)
+    constant = constant + np.asarray(values[read], np.float64) @ (kept - left)
     kept = left
   return kept, constant
 

@@ -17,6 +17,7 @@ from sparse_interp.circuits.counting import Count
 from sparse_interp.circuits.gating.ablation import (
   OF_OTHER_PROMPTS,
   check_ablation,
+  kinds_of,
 )
 from sparse_interp.circuits.gating.batch import Batch
 from sparse_interp.circuits.gating.gates import (
@@ -41,7 +42,7 @@ _RESTORED = 0.5
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=['params', 'values', 'edges', 'frozen', 'slots'],
-  meta_fields=['config', 'ablation'],
+  meta_fields=['config', 'ablation', 'closed'],
 )
 @dataclasses.dataclass(frozen=True)
 class GatedModel:
@@ -55,6 +56,8 @@ class GatedModel:
     frozen: the parameters as the model runs on them, from `models.frozen`.
     slots: {matrix name: places of its weights in a frozen kernel}.
     ablation: one of `ablation.ABLATIONS`.
+    closed: whether what is removed is constant wherever it is read, see
+      `gates.apply_gates`.
   """
 
   config: GPTConfig
@@ -64,6 +67,16 @@ class GatedModel:
   frozen: dict
   slots: EdgeSlots
   ablation: str = 'mean'
+  closed: bool = False
+
+  @property
+  def kinds(self) -> tuple[str, ...]:
+    """The ablations that are asked for together, most often one."""
+    return kinds_of(self.ablation)
+
+  def under(self, kind: str) -> 'GatedModel':
+    """The model with one of its ablations."""
+    return dataclasses.replace(self, ablation=kind)
 
 
 def make(
@@ -72,6 +85,7 @@ def make(
   values: Values,
   ablation: str = 'mean',
   products: str = 'auto',
+  closed: bool = False,
 ) -> GatedModel:
   """Gathers a model and its nonzero weights.
 
@@ -81,6 +95,7 @@ def make(
     values: {site: what removed nodes take}.
     ablation: one of `ablation.ABLATIONS`.
     products: how it multiplies with its weights, one of `frozen.PRODUCTS`.
+    closed: whether what is removed is constant wherever it is read.
 
   Raises:
     ValueError: if the ablation or the products are unknown.
@@ -90,7 +105,9 @@ def make(
   values = {site: jnp.asarray(value) for site, value in values.items()}
   running = frozen.freeze(config, params, products)
   slots = edge_slots(config, running)
-  return GatedModel(config, params, values, edges, running, slots, ablation)
+  return GatedModel(
+    config, params, values, edges, running, slots, ablation, closed
+  )
 
 
 def _other_values(model, batch, key):
@@ -109,6 +126,17 @@ def run(
   model: GatedModel, gates: Gates, batch: Batch, key: Key[Array, '']
 ) -> tuple[Float[Array, '...'], dict[str, Float[Array, '...']]]:
   """Logits and activations of the gated model; see `outputs`."""
+  if len(model.kinds) > 1:
+    key, drawn = jax.random.split(key)
+    ways = [
+      functools.partial(_run_under, model.under(kind)) for kind in model.kinds
+    ]
+    which = jax.random.randint(drawn, (), 0, len(ways))
+    return jax.lax.switch(which, ways, dict(gates), batch, key)
+  return _run_under(model, gates, batch, key)
+
+
+def _run_under(model, gates, batch, key):
   values = model.values
   if model.ablation in OF_OTHER_PROMPTS:
     values = _other_values(model, batch, key)
@@ -119,7 +147,13 @@ def run(
       for one, (name, gate) in zip(keys, sorted(gates.items()), strict=True)
     }
   params, edits = apply_gates(
-    model.config, model.frozen, model.edges, gates, values, model.slots
+    model.config,
+    model.frozen,
+    model.edges,
+    gates,
+    values,
+    model.slots,
+    model.closed,
   )
   inputs = batch.inputs()
   return GPT(model.config).apply({'params': params}, edits=edits, **inputs)
@@ -134,7 +168,8 @@ def outputs(
     model: the model.
     gates: by site and matrix; what is absent stays whole.
     batch: pairs or sequences.
-    key: draws other prompts and subsets, for ablations that have them.
+    key: draws other prompts and subsets, for ablations that have them, and
+      one of several ablations.
   """
   logits, _ = run(model, gates, batch, key)
   return batch.read(logits)

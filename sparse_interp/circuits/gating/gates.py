@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from sparse_interp.models import GPTConfig, frozen
 from sparse_interp.models.sites import (
   EdgeMatrix,
+  competing_sites,
   edge_matrices,
   is_matrix,
   mixed_site,
@@ -110,12 +111,17 @@ def apply_gates(
   gates: Gates,
   values: Values,
   slots: EdgeSlots | None = None,
+  closed: bool = False,
 ) -> tuple[dict, dict[str, Callable[[Array], Array]]]:
   """Turns gates into parameters and edits of a model call.
 
   A removed node takes its value everywhere. A removed edge from a to b with
   weight w has b see a's value instead of a itself: the kernel becomes W * g,
   and value @ (W * (1 - g)) is added to the product.
+
+  Two things of a removed node still differ from prompt to prompt, unless the
+  circuit is closed: with an attention sink, how much of its value is mixed, and
+  which kept nodes of its site it outdoes in AbsTopK.
 
   Args:
     config: the model.
@@ -126,16 +132,22 @@ def apply_gates(
       read values mixed by attention take `{layer}.attn.y` where it is there,
       as it must be with attention sinks, see `sites.read_site`.
     slots: of frozen kernels, from `edge_slots`.
+    closed: whether what is removed is constant wherever it is read: values take
+      what `{layer}.attn.y` has in `values`, if anything, after attention has
+      mixed them, and no removed node competes in AbsTopK.
 
   Returns:
     Parameters and edits for `GPT.apply`.
   """
   gates = {name: jnp.asarray(gate) for name, gate in gates.items()}
-  edits = {
-    site: lambda x, gate=gate, value=values[site]: blend(gate, x, value)
-    for site, gate in gates.items()
-    if not is_matrix(site)
-  }
+  edits = {}
+  for site, gate in gates.items():
+    if is_matrix(site):
+      continue
+    place = site
+    if closed and mixed_site(site) in values:
+      place = mixed_site(site)
+    edits[place] = _blended(gate, values[place])
   for matrix in edge_matrices(config):
     if matrix.name not in gates:
       continue
@@ -147,7 +159,22 @@ def apply_gates(
     else:
       params, removed = _gate_frozen(matrix, params, where, gate, value)
     edits[f'{matrix.target}.raw'] = lambda x, removed=removed: x + removed
+  if closed:
+    for site in gates.keys() & competing_sites(config).keys():
+      raw = f'{site}.raw'
+      edits[raw] = _outdone(gates[site], edits.get(raw))
   return params, edits
+
+
+def _blended(gate, value):
+  return lambda x: blend(gate, x, value)
+
+
+def _outdone(gate, before):
+  """Takes removed nodes out of the competition of AbsTopK."""
+  # A gate gets its gradient where the value is taken, once.
+  gate = jax.lax.stop_gradient(gate)
+  return lambda x: (x if before is None else before(x)) * gate.astype(x.dtype)
 
 
 def _gate(matrix, params, edges, gate, value):

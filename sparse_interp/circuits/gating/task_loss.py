@@ -15,7 +15,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from sparse_interp.circuits.gating import calibration
-from sparse_interp.circuits.gating.losses import kl_losses, pair_losses
+from sparse_interp.circuits.gating.losses import (
+  Scalar,
+  kl_losses,
+  pair_losses,
+)
 from sparse_interp.tasks.encoding import EncodedTask
 
 
@@ -82,10 +86,19 @@ class Pairs(NamedTuple):
     return (1 - kl_weight) * task + kl_weight * kl
 
   def calibrate(
-    self, outputs: Float[Array | np.ndarray, 'pairs 2']
-  ) -> tuple[Float[Array, ''], Float[Array, '']]:
-    """Scale and shift of the outputs that suit these pairs best."""
-    return calibration.fit(outputs)
+    self,
+    outputs: Float[Array | np.ndarray, 'pairs 2'],
+    most_shift: float | None = None,
+  ) -> tuple[Scalar, Scalar]:
+    """Scale and shift of the outputs that suit these pairs best.
+
+    Args:
+      outputs: answer logit differences.
+      most_shift: of a bounded fit, see `calibration`; None for a free one.
+    """
+    if most_shift is None:
+      return calibration.fit(outputs)
+    return calibration.fit_bounded(outputs, most_shift)
 
   def partners(
     self, kind: str, key: Key[Array, '']

@@ -82,7 +82,13 @@ def answer_by_small_model(units: Units, keep: Mask) -> Answer:
   model, parts = units.model, units.parts(keep)
   edges = parts.edges if units.on_edges else None
   small = shrink(
-    model.config, model.params, parts.nodes, model.values, model.edges, edges
+    model.config,
+    model.params,
+    parts.nodes,
+    model.values,
+    model.edges,
+    edges,
+    model.closed,
   )
   positions, means = {}, {}
   if units.on_edges:

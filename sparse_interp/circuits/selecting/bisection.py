@@ -107,17 +107,23 @@ class Ranked:
     self._unfinished = unfinished or Unfinished()
     self._units, self._order = units, order
     self._batch, self._config = batch, config
-    self._answer = answer_by_gates(units)
+    self._answers = [answer_by_gates(one) for one in units.by_kind()]
 
   def loss(self, keep: Mask) -> float:
-    """Loss of a circuit, measured once however often it is asked for."""
+    """Largest loss of a circuit under the ablations of the model.
+
+    It is measured once however often it is asked for.
+    """
     return self._unfinished.recall(
       question('first', keep),
-      lambda: selection_loss(
-        self._batch,
-        self._answer(keep, self._batch),
-        self._config.calibrate,
-        self._config.target_on,
+      lambda: max(
+        selection_loss(
+          self._batch,
+          answer(keep, self._batch),
+          self._config.calibrate,
+          self._config.target_on,
+        )
+        for answer in self._answers
       ),
     )
 

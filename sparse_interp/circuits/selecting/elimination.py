@@ -93,16 +93,22 @@ def eliminate(
     The circuit that is left.
   """
   unfinished = unfinished or Unfinished()
-  by_gates = answer_by_gates(units)
+  by_gates = [answer_by_gates(one) for one in units.by_kind()]
   batches = {
     'all': batch,
     'some': batch.take(np.arange(min(SOME_PAIRS, batch.size))),
   }
 
-  def cost(answer, trial, which, *within):
+  def cost(answers, trial, which, *within):
     def compute():
-      answers = answer(trial, batches[which])
-      return selection_loss(batches[which], answers, calibrate, target_on)
+      worst = -np.inf
+      for answer in answers:
+        found = answer(trial, batches[which])
+        loss = selection_loss(batches[which], found, calibrate, target_on)
+        worst = max(worst, loss)
+        if worst > target:  # no other ablation can save it
+          break
+      return float(worst)
 
     return unfinished.recall(question(f'loss {which}', trial, *within), compute)
 
@@ -112,14 +118,16 @@ def eliminate(
     )
 
   def by_slope(mask):
-    fitted = (1.0, 0.0)
-    if calibrate == 'during':
-      fitted = batch.calibrate(answer(mask, batch))
-    gates = units.unfold(mask)
+    gates, total = units.unfold(mask), 0.0
     kl = float(target_on == 'kl')
-    slope = gate_slopes(units.model, gates, batches['some'], *fitted, kl)
+    for one, answer in zip(units.by_kind(), answers, strict=True):
+      fitted = (1.0, 0.0)
+      if calibrate == 'during':
+        fitted = batch.calibrate(answer(mask, batch))
+      slope = gate_slopes(one.model, gates, batches['some'], *fitted, kl)
+      total = total + one.slopes(slope)
     candidates = np.flatnonzero(mask)
-    gain = -units.slopes(slope)[candidates]
+    gain = -total[candidates]
     return candidates[np.argsort(gain, kind='stable')].tolist()
 
   def without(mask, move):
@@ -142,12 +150,17 @@ def eliminate(
   trial = units.live(keep)
   if cost(by_gates, trial, 'all') <= target:
     keep = trial
-  answer, start = by_gates, keep
-  if units.model.ablation in CONSTANT:
-    answer = answer_by_small_model(units, keep)
+  start = keep
+  answers = [
+    answer_by_small_model(one, keep)
+    if one.model.ablation in CONSTANT
+    else answer_by_gates(one)
+    for one in units.by_kind()
+  ]
   # Small models of other circuits round otherwise: the first one counts, too.
-  loss = lambda trial: cost(answer, trial, 'all', start)  # noqa: E731
-  estimate = lambda trial: cost(answer, trial, 'some', start)  # noqa: E731
+  loss = lambda trial: cost(answers, trial, 'all', start)  # noqa: E731
+  # Estimates make do with the first of several ablations.
+  estimate = lambda trial: cost(answers[:1], trial, 'some', start)  # noqa: E731
   keep = _drop_chunks(keep, loss, cheapest, target, show)
   keep = units.settle(keep)
   for number in range(_PASSES if keep.sum() <= _TRIED else 0):

@@ -27,18 +27,32 @@ def judge(units: Units, keep: Mask, data: Split, config: PruneConfig) -> Tried:
   """Calibrates a circuit and measures its loss on the holdout pairs.
 
   Scale and shift are two numbers, but with a large scale a few rare pairs
-  decide them: they are fitted on more pairs than the search looks at.
+  decide them: they are fitted on more pairs than the search looks at. Several
+  ablations have to do with one fit, and the largest loss counts.
   """
-  answer = answer_by_gates(units)
+  answers = [answer_by_gates(one) for one in units.by_kind()]
   count = min(CALIBRATION_PAIRS, data.fitting.size)
   calibrating = data.fitting.take(np.arange(count))
-  seen = [answer(keep, data.chosen), answer(keep, calibrating)]
-  scale, shift = (float(x) for x in data.chosen.calibrate(np.concatenate(seen)))
-  losses = data.holdout.losses(
-    answer(keep, data.holdout), scale, shift, float(config.target_on == 'kl')
+  seen = [
+    answer(keep, batch)
+    for answer in answers
+    for batch in (data.chosen, calibrating)
+  ]
+  scale, shift = (
+    float(x)
+    for x in data.chosen.calibrate(np.concatenate(seen), data.most_shift)
+  )
+  kl_weight = float(config.target_on == 'kl')
+  worst = max(
+    float(
+      data.holdout.losses(
+        answer(keep, data.holdout), scale, shift, kl_weight
+      ).mean()
+    )
+    for answer in answers
   )
   edges = units.parts(keep).edge_count
-  return Tried(keep, edges, scale, shift, float(losses.mean()))
+  return Tried(keep, edges, scale, shift, worst)
 
 
 def best(tried: list[Tried], target: float) -> Tried:

@@ -26,6 +26,7 @@ def add_until_necessary(
   batch: Batch,
   floor: float,
   unfinished: Unfinished | None = None,
+  bounded: bool = False,
 ) -> Mask:
   """Adds units until ablating the circuit raises the loss to `floor`.
 
@@ -36,6 +37,8 @@ def add_until_necessary(
     floor: loss that the model without the circuit must reach; at most ln 2
       can be asked of a model that is left with no preference.
     unfinished: keeps what was measured for a search that is interrupted.
+    bounded: whether the rest must lose under a scale within bounds and a shift
+      of its own, instead of raw: a mere bias raises a raw loss.
 
   Returns:
     The circuit with what was added; the floor may be missed when rounds run
@@ -44,16 +47,29 @@ def add_until_necessary(
   unfinished = unfinished or Unfinished()
   few = batch.take(np.arange(min(_GRADIENT_PAIRS, batch.size)))
 
-  def rest_loss(keep):
+  # Of several ablations, the first says what the model can do without a part.
+  units = units.by_kind()[0]
+
+  def rest(keep):
+    """[loss, scale, shift] of the model without a circuit."""
+
     def compute():
       answers = all_outputs(units.model, units.gates_of_rest(keep), batch)
-      return float(jnp.mean(batch.losses(answers)))
+      fitted = (1.0, 0.0)
+      if bounded:
+        fitted = batch.calibrate(answers, np.inf)
+      loss = float(jnp.mean(batch.losses(answers, *fitted)))
+      return [loss, *map(float, fitted)]
 
     return unfinished.recall(question('rest', keep), compute)
 
+  def rest_loss(keep):
+    return rest(keep)[0]
+
   def best_to_add(keep):
     def compute():
-      slopes = gate_slopes(units.model, units.gates_of_rest(keep), few)
+      gates = units.gates_of_rest(keep)
+      slopes = gate_slopes(units.model, gates, few, *rest(keep)[1:])
       gain = np.where(keep, -np.inf, -units.slopes(slopes))
       return np.argsort(-gain, kind='stable')[:_ADDED_PER_ROUND].tolist()
 

@@ -4,17 +4,30 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparse_interp.circuits.gating import calibration
 from sparse_interp.circuits.gating.batch import Batch
-from sparse_interp.circuits.gating.gated_model import GatedModel, add_full
+from sparse_interp.circuits.gating.gated_model import (
+  GatedModel,
+  add_full,
+  all_outputs,
+)
 from sparse_interp.circuits.prune_config import PruneConfig
 
 
 class Split(NamedTuple):
-  """Training data in its three parts, each with the full model's answers."""
+  """Training data in its three parts, each with the full model's answers.
+
+  Attributes:
+    fitting: gates are learned on these.
+    chosen: the search measures its loss on these.
+    holdout: seen by neither.
+    most_shift: of a bounded calibration; None for a free one.
+  """
 
   fitting: Batch
   chosen: Batch
   holdout: Batch
+  most_shift: float | None = None
 
 
 def part(model: GatedModel, train: Batch, config: PruneConfig) -> Split:
@@ -39,4 +52,10 @@ def part(model: GatedModel, train: Batch, config: PruneConfig) -> Split:
     train.take(indices[seen:]),
     chosen,
     holdout if config.holdout_pairs else chosen,
+    most_shift(model, train) if config.bounded else None,
   )
+
+
+def most_shift(model: GatedModel, train: Batch) -> float:
+  """Largest shift of a bounded calibration on these pairs."""
+  return calibration.centre(all_outputs(model, {}, train))

@@ -66,6 +66,7 @@ def refinements(
       add_until_necessary(
         *(units, circuit, data.chosen, config.min_necessity),
         unfinished,
+        config.bounded,
       )
       for circuit in circuits
     ]

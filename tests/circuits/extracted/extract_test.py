@@ -120,7 +120,12 @@ def _case(name):
 @jax.jit
 def _run_gated(model, gates, tokens):
   params, edits = apply_gates(
-    model.config, model.params, model.edges, gates, model.values
+    model.config,
+    model.params,
+    model.edges,
+    gates,
+    model.values,
+    closed=model.closed,
   )
   return GPT(model.config).apply({'params': params}, tokens, edits=edits)[0]
 
@@ -174,9 +179,14 @@ def test_gated_small_and_edited_model_give_the_same_logits(name, gates):
   apply = jax.jit(small_model.apply)
   models = [
     gated_model.make(
-      config, params, constants(config, params, means, kind, batch), kind
+      config,
+      params,
+      constants(config, params, means, kind, batch),
+      kind,
+      closed=closed,
     )
     for kind in CONSTANT
+    for closed in (False, True)
   ]
   units = units_lib.make(models[0], gates, 'rectified' not in name)
   whole = units_lib.unfold(models[0], units.filled(1.0))
@@ -190,7 +200,13 @@ def test_gated_small_and_edited_model_give_the_same_logits(name, gates):
       scale = max(1, np.abs(expected).max())
       assert np.abs(expected - full).max() / scale > 1e-3
       small = extract.shrink(
-        config, params, made.nodes, model.values, model.edges, edges
+        config,
+        params,
+        made.nodes,
+        model.values,
+        model.edges,
+        edges,
+        model.closed,
       )
       np.testing.assert_allclose(
         apply(small, tokens) / scale, expected / scale, atol=1e-5
@@ -234,7 +250,8 @@ def test_values_of_other_prompts_cannot_become_parameters():
 
 
 @pytest.mark.slow
-def test_gates_of_the_small_model_remove_further_nodes_at_one_position():
+@pytest.mark.parametrize('closed', [False, True])
+def test_gates_of_the_small_model_remove_further_nodes_at_one_position(closed):
   config, params, means, tokens, rng = _model({'sink': True})
   sites = node_sites(config)
   nodes = {
@@ -242,11 +259,11 @@ def test_gates_of_the_small_model_remove_further_nodes_at_one_position():
     for site, width in sites.items()
   }
   fewer = {site: kept[::2] for site, kept in nodes.items()}
-  model = gated_model.make(config, params, means)
+  model = gated_model.make(config, params, means, closed=closed)
   units = units_lib.make(model, 'nodes')
   on = units.unfold(units.mask_of(fewer))
   expected = _gated_logits(model, on, tokens)
-  small = extract.shrink(config, params, nodes, means)
+  small = extract.shrink(config, params, nodes, means, closed=closed)
   removed = {
     site: jnp.asarray(np.arange(kept.size) % 2 == 0, jnp.float32)
     for site, kept in nodes.items()
