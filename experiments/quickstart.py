@@ -59,6 +59,7 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
     # The tiny model solves little: a loss between its own on the first task,
     # 0.39, and that of an empty circuit, 0.63, and all parts run.
     config.prune.target_loss = 0.55
+    config.prune.least_probability = 0.0
     config.prune.steps = 10
     config.prune.selection_pairs = 16
     config.prune.holdout_pairs = 16

@@ -38,7 +38,7 @@ _PUBLIC = {
   'prune': ('sparse_interp.circuits.prune_task', 'prune'),
   'PruneConfig': ('sparse_interp.circuits.prune_config', 'PruneConfig'),
   'Circuit': ('sparse_interp.circuits.circuit', 'Circuit'),
-  'audit': ('sparse_interp.circuits.audit', 'audit'),
+  'audit': ('sparse_interp.auditing.audit', 'audit'),
   'extract': ('sparse_interp.circuits.extracted.extract_small', 'extract'),
   'record': ('sparse_interp.records.recording', 'record'),
   # Pages.

@@ -51,6 +51,7 @@ FORMULAS = {
   'listed_loss': 'test_loss with what is removed constant wherever it is read: '
   'only listed nodes and edges compute',
   'raw_listed_loss': 'listed_loss with scale 1 and shift 0',
+  'listed_excess': 'listed_loss - test_loss',
   'necessity_loss': 'task loss of the full model with the circuit ablated, '
   'test pairs, with scale 1 and shift 0',
   'calibrated_necessity_loss': 'the same with scale and shift of its own, '
@@ -60,6 +61,10 @@ FORMULAS = {
   'random_loss': 'task loss of random circuits of the same size per site '
   'or matrix, each with its own scale and shift, mean over draws',
   'raw_random_loss': 'random_loss with scale 1 and shift 0',
+  'size_share': 'kept nodes, or edges where gates are on edges, as a share of '
+  'those of the model that lead anywhere',
+  'droppable_units': 'kept units of which each could be left out alone, on the '
+  'pairs of the search, within the bounds of the search',
   'interval': '95 % over pairs (BCa bootstrap); of random circuits over pairs '
   'and draws',
 }
@@ -156,7 +161,12 @@ def evaluate(
   listed = (
     on_test if model.closed else answer_by_gates(_closed(first))(keep, test)
   )
-  random = _random(first, keep, train, test, seed, random_circuits, any_shift)
+  # Seeds of different circuits are far apart, whatever `seed` is.
+  drawn = [
+    first.random_like(keep, seed + 1000 * (i + 1))
+    for i in range(random_circuits)
+  ]
+  random = _random(first, drawn, train, test, any_shift, count)
   losses = {
     'test_loss': pair_losses(on_test, *calibrated),
     'raw_loss': pair_losses(on_test),
@@ -164,6 +174,8 @@ def evaluate(
     'raw_kl': kl_losses(on_test, full),
     'train_loss': pair_losses(answer(keep, train), *calibrated),
     'listed_loss': pair_losses(listed, *calibrated),
+    'listed_excess': pair_losses(listed, *calibrated)
+    - pair_losses(on_test, *calibrated),
     'raw_listed_loss': pair_losses(listed),
     'necessity_loss': pair_losses(rest),
     'calibrated_necessity_loss': pair_losses(rest, *rest_fitted),
@@ -183,6 +195,7 @@ def evaluate(
     **metrics,
     **_faithfulness(on_test, nothing, full, seed),
     **random,
+    'size_share': _share(units, keep),
     'under': _under(kinds, keep, calibrated, test, seed, count),
     'test_conditions': _by_condition(by_name['test_loss'], conditions),
     'random_circuits': random_circuits,
@@ -201,19 +214,27 @@ def ranked_right(
   return (np.sign(ahead) + 1) / 2
 
 
+def _share(units, keep):
+  """How much of what leads anywhere in the model is kept."""
+  kept, all_live = (
+    units.parts(mask) for mask in (keep, units.live(np.ones_like(keep)))
+  )
+  if units.on_edges:
+    return kept.edge_count / max(1, all_live.edge_count)
+  return kept.node_count / max(1, all_live.node_count)
+
+
 def _closed(units: Units) -> Units:
   model = dataclasses.replace(units.model, closed=True)
   return dataclasses.replace(units, model=model)
 
 
-def _random(units, keep, train, test, seed, draws, most_shift):
-  """Losses of random circuits of the same size."""
+def _random(units, drawn, train, test, most_shift, count):
+  """Losses of random circuits."""
   answer, raw, fitted = answer_by_gates(units), [], []
-  for i in range(draws):
-    # Seeds of different circuits are far apart, whatever `seed` is.
-    chosen = units.random_like(keep, seed + 1000 * (i + 1))
+  for chosen in drawn:
     calibrated = train.calibrate(answer(chosen, train), most_shift)
-    by_chance = answer(chosen, test)
+    by_chance = answer_by_gates(units, count)(chosen, test)
     fitted.append(np.asarray(pair_losses(by_chance, *calibrated)))
     raw.append(np.asarray(pair_losses(by_chance)))
   found = {}

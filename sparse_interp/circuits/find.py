@@ -19,6 +19,10 @@ from sparse_interp.circuits.gating.losses import KL_LOSS, TASK_LOSS
 from sparse_interp.circuits.gating.task_loss import make_pairs
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.ranking.pruning import optimize
+from sparse_interp.circuits.selecting.droppable import (
+  MOST_UNITS,
+  count_droppable,
+)
 from sparse_interp.circuits.selecting.from_ranking import (
   PruneResult,
   check_full_loss,
@@ -164,6 +168,12 @@ def find_circuit(
       most_shift=most_shift(model, train) if prune_config.bounded else None,
     ),
   )
+  if found.keep.sum() <= MOST_UNITS:
+    chosen = train.take(np.arange(prune_config.selection_pairs))
+    metrics['droppable_units'] = unfinished.recall(
+      question('droppable', found.keep),
+      lambda: count_droppable(found.units, found.keep, chosen, prune_config),
+    )
   examples, tokens, activations = examples_lib.make_examples(
     model.under(model.kinds[0]),
     parts.nodes,

@@ -6,6 +6,7 @@ those of the bootstrap, corrected for bias and skewness (BCa; Efron 1987), where
 the values differ at all.
 """
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -60,16 +61,21 @@ def of_statistic(
   arrays = tuple(np.asarray(one, np.float64) for one in values)
   if all(np.ptp(one) == 0 for one in arrays):
     return [float(statistic(*arrays, axis=-1))] * 2
-  found = stats.bootstrap(
-    arrays,
-    statistic,
-    n_resamples=_RESAMPLES,
-    paired=True,
-    vectorized=True,
-    confidence_level=LEVEL,
-    method='BCa',
-    rng=np.random.default_rng(seed),
-  ).confidence_interval
+  for method in ('BCa', 'percentile'):
+    # Pairs that differ in their last bits alone have no skewness to correct.
+    with warnings.catch_warnings(action='ignore'):
+      found = stats.bootstrap(
+        arrays,
+        statistic,
+        n_resamples=_RESAMPLES,
+        paired=True,
+        vectorized=True,
+        confidence_level=LEVEL,
+        method=method,
+        rng=np.random.default_rng(seed),
+      ).confidence_interval
+    if np.isfinite([found.low, found.high]).all():
+      break
   return [float(found.low), float(found.high)]
 
 

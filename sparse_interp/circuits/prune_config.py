@@ -1,6 +1,7 @@
 """Hyper-parameters of pruning, validated."""
 
 import dataclasses
+from typing import Any
 
 from sparse_interp.circuits.gating.ablation_names import check_ablation
 from sparse_interp.models.config import PRODUCTS
@@ -13,6 +14,27 @@ _CHOICES = {
 }
 
 
+# What a recipe has in place of the defaults. The published one learns gates
+# under mean ablation at a constant price, bisects their ranking on raw losses
+# and fits scale and shift freely at the end. Where it searches for its price
+# and learning rate in 256 runs per task, ours stand in their place.
+RECIPES = {
+  'closed': {},
+  'published': {
+    'ablation': 'mean',
+    'closed': False,
+    'k_warmup_fraction': 0.0,
+    'init_attribution': 0.0,
+    'margin': 0.0,
+    'attempts': 1,
+    'calibrate': 'after',
+    'bounded': False,
+    'eliminate': False,
+    'min_necessity': None,
+  },
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class PruneConfig:
   """Hyper-parameters of pruning, with the published names where they exist.
@@ -20,6 +42,9 @@ class PruneConfig:
   The defaults are those of the quickstart; experiments say where they differ.
 
   Attributes:
+    recipe: one of RECIPES. 'closed' is that of these defaults. 'published' puts
+      what it has in place of every field that is at its default; a field with
+      another value keeps it.
     gates: what carries a gate, 'nodes' (published) or 'edges'.
     tie_qk: with nodes, one gate for the same channel of queries and keys.
     ablation: what removed parts take, one of those in `ablation`, or several
@@ -53,6 +78,9 @@ class PruneConfig:
     clip: largest global norm of a gradient.
     final_resid: whether the residual stream before the last norm has gates.
     target_loss: task loss that a circuit must reach, in nats.
+    least_probability: that the full model must give the right answer among all
+      tokens, on average: a model that never gives either of two answers knows a
+      fact about two logits, and has no behaviour.
     margin: how far below the target the search stays on the pairs it sees, so
       that unseen pairs reach the target, too.
     selection_pairs: training pairs on which the search measures the loss.
@@ -76,6 +104,7 @@ class PruneConfig:
       that is known to be faster ('auto').
   """
 
+  recipe: str = 'closed'
   gates: str = 'nodes'
   tie_qk: bool = False
   ablation: str = 'mean'
@@ -98,6 +127,7 @@ class PruneConfig:
   clip: float = 1.0
   final_resid: bool = True
   target_loss: float = 0.15
+  least_probability: float = 0.1
   margin: float = 0.03
   selection_pairs: int = 128
   holdout_pairs: int = 192
@@ -109,6 +139,12 @@ class PruneConfig:
   products: str = 'auto'
 
   def __post_init__(self):
+    _require(
+      'recipe', self.recipe in RECIPES, self, f'one of {", ".join(RECIPES)}'
+    )
+    for field, value in RECIPES[self.recipe].items():
+      if getattr(self, field) == _default(field):
+        object.__setattr__(self, field, value)
     for field in ('steps', 'batch_pairs', 'selection_pairs', 'attempts'):
       _require(field, getattr(self, field) >= 1, self, 'at least 1')
     for field in ('learning_rate', 'temperature', 'clip', 'target_loss'):
@@ -121,6 +157,8 @@ class PruneConfig:
     _require('holdout_pairs', self.holdout_pairs >= 0, self, 'at least 0')
     _require('inv_beta2', 0 < self.inv_beta2 <= 1, self, 'in (0, 1]')
     _require('margin', self.margin < self.target_loss, self, 'below the target')
+    possible = 0 <= self.least_probability <= 1
+    _require('least_probability', possible, self, 'in [0, 1]')
     _require('kl_weight', 0 <= self.kl_weight <= 1, self, 'in [0, 1]')
     for field, choices in _CHOICES.items():
       value = getattr(self, field)
@@ -130,10 +168,13 @@ class PruneConfig:
     _require('tie_qk', not tied, self, 'False with gates on edges')
 
 
+def _default(field: str) -> Any:
+  return PruneConfig.__dataclass_fields__[field].default
+
+
 def _require(field: str, holds: bool, config: PruneConfig, constraint: str):
   if not holds:
-    default = PruneConfig.__dataclass_fields__[field].default
     raise ValueError(
       f'{field} must be {constraint}, got {getattr(config, field)!r}; '
-      f'choose e.g. {default!r}.'
+      f'choose e.g. {_default(field)!r}.'
     )

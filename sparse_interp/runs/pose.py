@@ -3,13 +3,18 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from ml_collections import config_dict
 
 from sparse_interp.circuits.counting import counting
-from sparse_interp.circuits.faithfulness import evaluate_model
+from sparse_interp.circuits.faithfulness import (
+  answer_probabilities,
+  evaluate_model,
+)
 from sparse_interp.circuits.gating import gated_model
-from sparse_interp.circuits.gating.gated_model import GatedModel
-from sparse_interp.circuits.gating.task_loss import make_pairs
+from sparse_interp.circuits.gating.gated_model import GatedModel, all_outputs
+from sparse_interp.circuits.gating.losses import pair_losses
+from sparse_interp.circuits.gating.task_loss import Pairs, make_pairs
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.configs import sections
 from sparse_interp.models import GPTConfig
@@ -20,6 +25,9 @@ from sparse_interp.tasks.pairs import Task
 from sparse_interp.training import estimate, free_memory, metrics
 
 _PHASE = 'prune'
+
+# Train pairs say whether a task is learned: test pairs choose nothing.
+_LEARNED_ON = 256
 
 
 class Measured(NamedTuple):
@@ -63,8 +71,22 @@ def measure_tasks(
     metrics.say(_PHASE, table.task_line(name, measured[name].entry))
   entries = {name: one.entry for name, one in measured.items()}
   if config.tasks != 'all' and not any(e['learned'] for e in entries.values()):
-    raise ValueError(why_none(entries, config.prune.target_loss))
+    asked = config.prune
+    raise ValueError(
+      why_none(entries, asked.target_loss, asked.least_probability)
+    )
   return measured
+
+
+def on_pairs(model: GatedModel, pairs: Pairs) -> tuple[float, float]:
+  """Loss of the full model, and what it gives the right answer of all tokens.
+
+  A model may know which of two answers is likelier without ever giving either:
+  that is a fact about two logits, and no behaviour.
+  """
+  losses = pair_losses(all_outputs(model, {}, pairs))
+  probabilities = answer_probabilities(model, pairs)
+  return float(np.mean(losses)), float(np.mean(probabilities))
 
 
 def check_memory(config: config_dict.ConfigDict, model: GPTConfig) -> None:
@@ -91,12 +113,24 @@ def check_memory(config: config_dict.ConfigDict, model: GPTConfig) -> None:
   estimate.check(parts, free_memory.of_machine())
 
 
-def why_none(entries: Mapping[str, Any], target: float) -> str:
+def why_none(entries: Mapping[str, Any], target: float, least: float) -> str:
   """One line on tasks of which none can be pruned."""
   posed = {n: e for n, e in entries.items() if 'unposable' not in e}
   if not posed:
     return next(iter(entries.values()))['unposable']
-  losses = ', '.join(f'{n} {e["full_loss"]:.3f}' for n, e in posed.items())
+  reached = {n: e.get('learned_on', e) for n, e in posed.items()}
+  losses = ', '.join(
+    f'{name} {one["full_loss"]:.3f}' for name, one in reached.items()
+  )
+  rare = {n: m for n, m in reached.items() if m['full_loss'] <= target}
+  if rare:
+    name, one = max(rare.items(), key=lambda x: x[1]['full_probability'])
+    return (
+      'prune.least_probability must be reached by the full model on one of '
+      f'tasks, got {least} and at most {one["full_probability"]:.3f} of all '
+      f'tokens for the right answer ({name}); train the model longer or choose '
+      'other tasks.'
+    )
   listed = any('pairs_file' in entry for entry in posed.values())
   text = ' or on text with such prompts' if listed else ''
   return (
@@ -135,9 +169,18 @@ def _measure_task(
     config.seed,
     counting(show, 'full model'),
   )
+  some = make_pairs(train)
+  some = some.take(np.arange(min(_LEARNED_ON, some.size)))
+  loss, probability = on_pairs(gated, some)
   entry = {
     **measured,
-    'learned': measured['full_loss'] <= config.prune.target_loss,
+    'learned': loss <= config.prune.target_loss
+    and probability >= config.prune.least_probability,
+    'learned_on': {
+      'train_pairs': some.size,
+      'full_loss': loss,
+      'full_probability': probability,
+    },
     'test_pairs': len(test.conditions),
     'train_pairs': len(train.conditions),
     'rejected_pairs': test.rejected,

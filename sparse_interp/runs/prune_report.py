@@ -1,33 +1,27 @@
 """What the summary says of a circuit: its numbers, and the bounds it met."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from sparse_interp.circuits.audit import LEAST_LOSS
+from sparse_interp.auditing import criteria
 from sparse_interp.circuits.circuit import Circuit
+from sparse_interp.circuits.faithfulness import FORMULAS as MEASURES
 from sparse_interp.circuits.prune_config import PruneConfig
-from sparse_interp.runs import table
-from sparse_interp.viewer.results import LOSSES
+from sparse_interp.files.verdict import Number
 
 # Losses are two-way cross-entropies in nats: ln 2 = 0.69 is a coin toss.
 FORMULAS = {
-  'full_loss': 'two-way cross-entropy in nats between the answers of a pair at '
-  'the last token, mean over both sides and all test pairs, full model',
-  'learned': 'full_loss is at most target_loss; guessing between the two '
-  'answers costs ln 2 = 0.693',
-  'test_loss': 'the same with every node or edge outside the circuit ablated, '
-  'logits scaled and shifted as fitted on train pairs',
-  'raw_loss': 'test_loss with scale 1 and shift 0',
-  'test_kl': 'KL(full model || circuit) over the two answers, test pairs, '
-  'logits scaled and shifted; raw_kl: with scale 1 and shift 0',
-  'necessity_loss': 'full model with the circuit ablated, test pairs, without '
-  'scale and shift',
-  'random_loss': 'random circuit of equal size at every site or matrix, test '
-  'pairs, scaled and shifted like the circuit, mean over draws',
+  **MEASURES,
+  'task loss': 'two-way cross-entropy in nats between the answers of a pair at '
+  'the last token, mean over both sides and all pairs',
+  'learned': 'on train pairs, the loss of the full model is at most '
+  'target_loss (guessing between the two answers costs ln 2 = 0.693) and the '
+  'right answer has at least a tenth of the probability of all tokens',
+  'found': 'every bound of the circuit is met by the end of its interval',
   'pairs': 'no prompt is both in a train pair and in a test pair; circuits are '
   'found on train pairs alone',
   'edges': 'nonzero weights between kept nodes; with gates on edges, kept ones',
-  'intervals': '95 % bootstrap over test pairs',
 }
 
 
@@ -38,32 +32,27 @@ def report(circuit: Circuit, config: PruneConfig) -> dict[str, Any]:
     circuit: as it was found.
     config: what was asked of it.
   """
-  reached = 'test_kl' if config.target_on == 'kl' else 'test_loss'
-  measured = circuit.metrics
-  met = bounds(
-    measured[reached],
-    measured['necessity_loss'],
-    measured['random_loss'],
-    config.target_loss,
-    reached,
-  )
+  asked = dataclasses.asdict(config)
+  numbers = criteria.numbers(circuit.metrics, asked)
+  judged = {name: one for name, one in numbers.items() if one.bound is not None}
+  missed = [_miss(name, one) for name, one in judged.items() if not one.passed]
+  missed += [
+    f'{name}, which was not measured'
+    for name in criteria.not_measured(numbers, asked)
+  ]
   found = {
     'nodes': circuit.node_count,
     'edges': circuit.edge_count,
-    **{
-      name: measured[name]
-      for loss in LOSSES
-      for name in (loss, f'{loss}_interval')
-      if name in measured
-    },
+    **{name: circuit.metrics[name] for name in _told(circuit.metrics)},
     'scale': circuit.scale,
     'shift': circuit.shift,
-    'bounds': met,
-    'test_conditions': measured['test_conditions'],
+    'bounds': {
+      f'{name} {one.bound_in_words}': bool(one.passed)
+      for name, one in judged.items()
+    },
     'ablation': _ablation_in_words(circuit.ablation),
     'gates': circuit.gates,
   }
-  missed = [bound for bound, is_met in met.items() if not is_met]
   if not missed:
     return {'circuit': found}
   return {
@@ -71,9 +60,28 @@ def report(circuit: Circuit, config: PruneConfig) -> dict[str, Any]:
     'failed_circuit': {**found, 'missed': missed},
     'reason': (
       f'the circuit found ({found["nodes"]} nodes, {found["edges"]} edges) '
-      f'missed {table.missed_in_words(found, missed)}'
+      f'missed {", ".join(missed)}'
     ),
   }
+
+
+def _told(metrics: Mapping[str, Any]) -> list[str]:
+  """Names of the measures and their intervals, and of what is by condition."""
+  names = [
+    name for measure in MEASURES for name in (measure, f'{measure}_interval')
+  ]
+  return [n for n in (*names, 'under', 'test_conditions') if n in metrics]
+
+
+def _miss(name: str, one: Number) -> str:
+  """A bound with the number that missed it, and the end of its interval."""
+  end = one.high if one.at_most else one.low
+  # No rounding may make the number look like the limit.
+  digits = next(n for n in range(3, 18) if float(f'{end:.{n}f}') != one.bound)
+  shown = f'{one.value:.{digits}f}'
+  if one.low != one.high:
+    shown += f' (95 %: {one.low:.{digits}f} to {one.high:.{digits}f})'
+  return f'{name} {one.bound_in_words} with {shown}'
 
 
 def _ablation_in_words(ablation: Mapping[str, Any]) -> str:
@@ -81,26 +89,3 @@ def _ablation_in_words(ablation: Mapping[str, Any]) -> str:
   # An imported model brings no text that it was trained on.
   over = 'the text sample' if over == 'pretraining' else over
   return kind if kind == 'zero' else f'{kind} over {over}'
-
-
-def bounds(
-  reached: float,
-  necessity_loss: float,
-  random_loss: float,
-  target: float,
-  name: str = 'test_loss',
-) -> dict[str, bool]:
-  """The bounds that a circuit must meet on test pairs, and whether it does.
-
-  Args:
-    reached: loss that the target is for.
-    necessity_loss: of the model without the circuit.
-    random_loss: of random circuits.
-    target: largest loss allowed.
-    name: of the loss that the target is for.
-  """
-  return {
-    f'{name} <= {target}': reached <= target,
-    f'necessity_loss >= {LEAST_LOSS}': necessity_loss >= LEAST_LOSS,
-    f'random_loss >= {LEAST_LOSS}': random_loss >= LEAST_LOSS,
-  }

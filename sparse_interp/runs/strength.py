@@ -22,9 +22,8 @@ import numpy as np
 from ml_collections import config_dict
 
 from sparse_interp.benchmarks import together
-from sparse_interp.circuits import unfinished
+from sparse_interp.circuits import intervals, unfinished
 from sparse_interp.circuits.extracted import three_ways
-from sparse_interp.circuits.faithfulness import bootstrap_interval
 from sparse_interp.circuits.gating import gated_model
 from sparse_interp.circuits.gating.gated_model import GatedModel
 from sparse_interp.circuits.gating.losses import pair_losses
@@ -101,7 +100,10 @@ def _compare_all(
   learned = [name for name in measured if measured[name].entry['learned']]
   if not learned:
     entries = {name: one.entry for name, one in measured.items()}
-    raise ValueError(pose.why_none(entries, config.prune.target_loss))
+    asked = config.prune
+    raise ValueError(
+      pose.why_none(entries, asked.target_loss, asked.least_probability)
+    )
   model = gated_model.make(loaded.config, loaded.params, loaded.means)
   tasks, history, started = {}, [], time.monotonic()
   for i, name in enumerate(learned):
@@ -268,7 +270,7 @@ def measure(
     'nodes': parts.node_count,
     'edges': parts.edge_count,
     'test_loss': float(losses.mean()),
-    'test_loss_interval': bootstrap_interval(losses, seed),
+    'test_loss_interval': intervals.of_mean(losses, seed),
     'reaches_target': bool(losses.mean() <= config.target_loss),
     'attempts': found.search,
   }

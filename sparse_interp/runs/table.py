@@ -1,7 +1,7 @@
 """What the prune run says on the console: lines as it goes, a table at last."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sparse_interp.circuits.counting import Progress
@@ -25,32 +25,11 @@ def circuit_line(name: str, entry: Mapping[str, Any]) -> str:
   line = (
     f'{name:<28} {found["nodes"]} nodes, {found["edges"]} edges, '
     f'test loss {found["test_loss"]:.3f} (raw {found["raw_loss"]:.3f}), '
-    f'necessity {found["necessity_loss"]:.3f}, '
-    f'random {found["random_loss"]:.3f}'
+    f'without it {without_it(found):.3f}, random {found["random_loss"]:.3f}'
   )
   if 'missed' not in found:
     return line
-  missed = missed_in_words(found, found['missed'])
-  return f'{line}, NOT REPORTED: missed {missed}'
-
-
-def missed_in_words(found: Mapping[str, Any], missed: Sequence[str]) -> str:
-  """Bounds like 'random_loss >= 0.5', each with the number that missed it.
-
-  Args:
-    found: loss by name.
-    missed: the bounds.
-  """
-  words = []
-  for bound in missed:
-    name, _, limit = bound.split(' ')
-    value = found[name]
-    # No rounding may make the number look like the limit.
-    digits = next(
-      n for n in range(3, 18) if float(f'{value:.{n}f}') != float(limit)
-    )
-    words.append(f'{bound} with {value:.{digits}f}')
-  return ', '.join(words)
+  return f'{line}, NOT FOUND: missed {", ".join(found["missed"])}'
 
 
 def progress_line(name: str, numbers: Mapping[str, Any]) -> str:
@@ -89,7 +68,7 @@ def print_table(summary: Mapping[str, Any]) -> None:
   """Prints the circuits of a summary as a table."""
   head = (
     f'{"task":<28}{"full":>7}{"nodes":>7}{"edges":>7}{"circuit":>9}{"raw":>8}'
-    f'{"ablated":>9}{"random":>8}'
+    f'{"without":>9}{"random":>8}'
   )
   lines = [head, '-' * len(head)]
   for name, entry in summary['tasks'].items():
@@ -104,24 +83,29 @@ def print_table(summary: Mapping[str, Any]) -> None:
     f'{len(summary["learned_tasks"])} tasks learned, '
     f'{len(summary["pruned_tasks"])} circuits that met every bound, geometric '
     f'mean of their edges {"-" if mean is None else f"{mean:.1f}"} (test pairs'
-    f'{shown}; circuit and random: with scale and shift, raw: without)'
+    f'{shown}; raw: without scale and shift, all others with)'
   )
   print('\n'.join(lines), flush=True)
 
 
 def _outcome(entry):
-  found = entry['circuit']
+  found = entry['circuit'] or entry.get('failed_circuit')
   if found is not None:
-    return (
+    line = (
       f'{found["nodes"]:>7}{found["edges"]:>7}{found["test_loss"]:>9.3f}'
-      f'{found["raw_loss"]:>8.3f}{found["necessity_loss"]:>9.3f}'
+      f'{found["raw_loss"]:>8.3f}{without_it(found):>9.3f}'
       f'{found["random_loss"]:>8.3f}'
     )
-  if 'failed_circuit' in entry:
-    failed = entry['failed_circuit']
-    return f'  missed {missed_in_words(failed, failed["missed"])}'
+    if 'missed' in found:
+      line += f'  not found: missed {", ".join(found["missed"])}'
+    return line
   if 'unposable' in entry:
     return '  cannot be posed'
   if 'not_pruned' in entry:
     return f'  learned, not pruned: {entry["not_pruned"]}'
   return '  learned, not pruned' if entry['learned'] else '  not learned'
+
+
+def without_it(found: Mapping[str, Any]) -> float:
+  """Loss of the model without the circuit, calibrated where that was done."""
+  return found.get('calibrated_necessity_loss', found['necessity_loss'])

@@ -113,8 +113,8 @@ def outside(circuits: Sequence[StoredCircuit]) -> str:
 def ablation(document: Mapping[str, Any]) -> str:
   """Returns what a removed node or edge of a circuit takes."""
   fields = section(document, 'ablation')
-  value = _VALUES.get(fields.get('kind'))
-  if value is None:
+  values = [_VALUES.get(kind) for kind in _kinds(document)]
+  if not values or None in values:
     return text(fields)
   mean = f'its mean over {text(fields.get("over") or "text")}'
   if fields.get('over') == 'pretraining':
@@ -124,15 +124,26 @@ def ablation(document: Mapping[str, Any]) -> str:
     mean += f' ({text(fields["tokens"])} tokens)'
   edges = document.get('gates') == 'edges'
   removed = 'a removed edge carries' if edges else 'a removed node is held at'
-  return f'{removed} {value.format(mean=mean)}'
+  told = ', or '.join(value.format(mean=mean) for value in values)
+  if len(values) > 1:
+    told += ' (numbers are of the first, where nothing else is said)'
+  if fields.get('closed'):
+    told += '; so it is wherever it is read'
+  return f'{removed} {told}'
+
+
+def _kinds(document: Mapping[str, Any]) -> list[str]:
+  """Returns the ablations of a circuit, the first of which it is shown in."""
+  kind = section(document, 'ablation').get('kind')
+  return [name.strip() for name in str(kind).split(',')] if kind else []
 
 
 def mean_of_node(document: Mapping[str, Any]) -> str:
   """Returns what the number is that is stored as the mean of a node."""
-  kind = section(document, 'ablation').get('kind')
-  if kind in _OF_OTHER_PROMPTS:
+  kinds = _kinds(document)
+  if kinds and kinds[0] in _OF_OTHER_PROMPTS:
     return 'mean (ablated, it takes its value on another prompt)'
-  if kind == 'subsets':
+  if kinds[:1] == ['subsets']:
     return 'when ablated, half of the time'
   return 'when ablated'
 

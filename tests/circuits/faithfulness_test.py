@@ -9,26 +9,6 @@ from sparse_interp.circuits.gating import gated_model, losses, task_loss
 from sparse_interp.circuits.selecting import answers, necessity
 
 
-def test_bootstrap_depends_on_its_seed_only_and_covers_the_mean():
-  values = np.random.default_rng(0).exponential(size=400)
-  first = faithfulness.bootstrap_interval(values, seed=1)
-  assert first == faithfulness.bootstrap_interval(values, seed=1)
-  assert first != faithfulness.bootstrap_interval(values, seed=2)
-  low, high = first
-  assert low < values.mean() < high
-  # 95 % of a mean of 400 with standard deviation 1: about +-0.098.
-  np.testing.assert_allclose(high - low, 0.196, rtol=0.25)
-
-
-@pytest.mark.parametrize('pairs', [1, 2, 17, 400])
-def test_the_interval_is_that_of_means_of_pairs_drawn_again(pairs):
-  values = np.random.default_rng(pairs).exponential(size=pairs)
-  draws = np.random.default_rng(3).integers(0, pairs, (1000, pairs))
-  expected = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
-  found = faithfulness.bootstrap_interval(values.astype(np.float32), seed=3)
-  np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
 def _evaluate(known, nodes):
   return faithfulness.evaluate(
     known.units,

@@ -259,8 +259,9 @@ def test_progress_tells_step_loss_nodes_and_time_left(found):
 def test_all_tasks_of_a_shape_share_one_compilation(known, found):
   compiled = gate_steps.run_chunk._cache_size()
   other = dataclasses.replace(known.train, tokens=known.train.tokens[::-1])
+  closed = dataclasses.replace(known.model, closed=_CONFIG.closed)
   pruning.optimize(
-    known.units,
+    dataclasses.replace(known.units, model=closed),
     task_loss.make_pairs(other).take(np.arange(32)),
     dataclasses.replace(_CONFIG, steps=25, k_coef=3e-3, learning_rate=1e-2),
     seed=3,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_interp.circuits.audit import audit
+from sparse_interp.auditing.audit import audit
 from sparse_interp.circuits.circuit import load, save
 from sparse_interp.circuits.extracted import small_model
 from sparse_interp.circuits.extracted.extract_small import extract

@@ -56,7 +56,7 @@ def _lead(units: Units, data: Batch) -> dict[str, Float[np.ndarray, '_']]:
   """1 for the unit that attribution ranks first, 0 for the last."""
   some = data.take(np.arange(min(_ATTRIBUTED, data.size)))
   # By size: a unit that makes the loss worse may still be part of the circuit.
-  scores = np.abs(attribution.eap_ig(units, some))
+  scores = np.abs(attribution.eap_ig(units.by_kind()[0], some))
   order = attribution.order(scores)
   rank = np.empty(order.size, np.float32)
   rank[order] = np.arange(order.size)

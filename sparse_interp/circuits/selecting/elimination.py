@@ -4,6 +4,8 @@ The ranking judges a unit by its whole history beside hundreds of others; here
 each is tried in the circuit that is left. Thousands of small losses are needed,
 so under a constant ablation they are computed by the circuit's small model, not
 by the full one. What leads nowhere, or has no effect, goes first, in one step.
+Several ablations are only known to the full model: then chunks are dropped, and
+no single units.
 """
 
 import functools
@@ -100,13 +102,15 @@ def eliminate(
   }
 
   def cost(answers, trial, which, *within):
+    """The largest loss, or the first one beyond the target."""
+
     def compute():
       worst = -np.inf
       for answer in answers:
         found = answer(trial, batches[which])
         loss = selection_loss(batches[which], found, calibrate, target_on)
         worst = max(worst, loss)
-        if worst > target:  # no other ablation can save it
+        if worst > target:
           break
       return float(worst)
 
@@ -118,16 +122,16 @@ def eliminate(
     )
 
   def by_slope(mask):
-    gates, total = units.unfold(mask), 0.0
+    gates, slopes = units.unfold(mask), 0.0
     kl = float(target_on == 'kl')
     for one, answer in zip(units.by_kind(), answers, strict=True):
       fitted = (1.0, 0.0)
       if calibrate == 'during':
         fitted = batch.calibrate(answer(mask, batch))
-      slope = gate_slopes(one.model, gates, batches['some'], *fitted, kl)
-      total = total + one.slopes(slope)
+      found = gate_slopes(one.model, gates, batches['some'], *fitted, kl)
+      slopes = slopes + one.slopes(found)
     candidates = np.flatnonzero(mask)
-    gain = -total[candidates]
+    gain = -slopes[candidates]
     return candidates[np.argsort(gain, kind='stable')].tolist()
 
   def without(mask, move):
@@ -150,19 +154,16 @@ def eliminate(
   trial = units.live(keep)
   if cost(by_gates, trial, 'all') <= target:
     keep = trial
-  start = keep
-  answers = [
-    answer_by_small_model(one, keep)
-    if one.model.ablation in CONSTANT
-    else answer_by_gates(one)
-    for one in units.by_kind()
-  ]
+  answers, start = by_gates, keep
+  if units.model.ablation in CONSTANT:
+    answers = [answer_by_small_model(units, keep)]
   # Small models of other circuits round otherwise: the first one counts, too.
   loss = lambda trial: cost(answers, trial, 'all', start)  # noqa: E731
-  # Estimates make do with the first of several ablations.
-  estimate = lambda trial: cost(answers[:1], trial, 'some', start)  # noqa: E731
+  estimate = lambda trial: cost(answers, trial, 'some', start)  # noqa: E731
   keep = _drop_chunks(keep, loss, cheapest, target, show)
   keep = units.settle(keep)
+  if len(answers) > 1:
+    return keep
   for number in range(_PASSES if keep.sum() <= _TRIED else 0):
     before = keep
     keep = _drop_singly(

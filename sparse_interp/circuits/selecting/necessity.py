@@ -51,20 +51,9 @@ def add_until_necessary(
   units = units.by_kind()[0]
 
   def rest(keep):
-    """[loss, scale, shift] of the model without a circuit."""
-
-    def compute():
-      answers = all_outputs(units.model, units.gates_of_rest(keep), batch)
-      fitted = (1.0, 0.0)
-      if bounded:
-        fitted = batch.calibrate(answers, np.inf)
-      loss = float(jnp.mean(batch.losses(answers, *fitted)))
-      return [loss, *map(float, fitted)]
-
-    return unfinished.recall(question('rest', keep), compute)
-
-  def rest_loss(keep):
-    return rest(keep)[0]
+    return unfinished.recall(
+      question('rest', keep), lambda: rest_loss(units, keep, batch, bounded)
+    )
 
   def best_to_add(keep):
     def compute():
@@ -76,15 +65,32 @@ def add_until_necessary(
     return unfinished.recall(question('add', keep), compute)
 
   for _ in range(_ROUNDS):
-    if rest_loss(keep) >= floor:
+    if rest(keep)[0] >= floor:
       break
     best = best_to_add(keep)
     added = 1
     while True:
       trial = keep.copy()
       trial[best[:added]] = True
-      if added >= _ADDED_PER_ROUND or rest_loss(trial) >= floor:
+      if added >= _ADDED_PER_ROUND or rest(trial)[0] >= floor:
         break
       added *= 2
     keep = trial
   return keep
+
+
+def rest_loss(
+  units: Units, keep: Mask, batch: Batch, bounded: bool
+) -> list[float]:
+  """[loss, scale, shift] of the model without a circuit.
+
+  Args:
+    units: of the model; of several ablations the first counts.
+    keep: the circuit.
+    batch: training pairs.
+    bounded: as in `add_until_necessary`; else scale 1 and shift 0.
+  """
+  units = units.by_kind()[0]
+  answers = all_outputs(units.model, units.gates_of_rest(keep), batch)
+  fitted = batch.calibrate(answers, np.inf) if bounded else (1.0, 0.0)
+  return [float(jnp.mean(batch.losses(answers, *fitted))), *map(float, fitted)]

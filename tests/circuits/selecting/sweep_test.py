@@ -75,12 +75,9 @@ def test_no_size_is_answered_twice(setup, monkeypatch):
   units, data, order = setup
   asked = []
   ranked = bisection.Ranked(units, order, data.chosen, _CONFIG)
-  answer = ranked._answer
-  monkeypatch.setattr(
-    ranked,
-    '_answer',
-    lambda keep, batch: asked.append(keep.sum()) or answer(keep, batch),
-  )
+  (answer,) = ranked._answers
+  counted = lambda keep, batch: asked.append(keep.sum()) or answer(keep, batch)  # noqa: E731
+  monkeypatch.setattr(ranked, '_answers', [counted])
   for goal in (0.4, 0.1, 0.4):
     ranked.smallest(goal, 8)
   assert len(asked) == len(set(asked)) > 0

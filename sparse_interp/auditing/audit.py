@@ -1,51 +1,26 @@
-"""Puts a circuit on trial: what faithfulness measures, as a verdict."""
+"""Puts a circuit on trial: what is measured of it, as a verdict."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from sparse_interp.auditing import criteria
 from sparse_interp.circuits import units as units_lib
 from sparse_interp.circuits.circuit import Circuit, parts_of_circuit
 from sparse_interp.circuits.counting import Progress
-from sparse_interp.circuits.faithfulness import FORMULAS, evaluate
+from sparse_interp.circuits.faithfulness import evaluate
 from sparse_interp.circuits.gating import gated_model
 from sparse_interp.circuits.gating.gated_model import GatedModel
 from sparse_interp.circuits.gating.task_loss import make_pairs
-from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.prune_task import hash_pairs
+from sparse_interp.circuits.selecting.parted import most_shift
 from sparse_interp.circuits.units import Mask, Units
-from sparse_interp.files.verdict import Number, Verdict, number
+from sparse_interp.files.verdict import Verdict
 from sparse_interp.models.model import Model
 from sparse_interp.models.sites import constant_sites
 from sparse_interp.tasks.pairs import Task
 from sparse_interp.tasks.posing import LENGTH, pose
-
-# The model without the circuit, and circuits drawn at random, must know next
-# to nothing: ln 2 = 0.69 knows nothing.
-LEAST_LOSS = 0.5
-
-# {number of a verdict: metric of `faithfulness`}.
-_METRICS = {
-  'loss_raw': 'raw_loss',
-  'loss_calibrated': 'test_loss',
-  'loss_train': 'train_loss',
-  'loss_full': 'full_loss',
-  'kl': 'test_kl',
-  'kl_raw': 'raw_kl',
-  'necessity_raw': 'necessity_loss',
-  'random_loss': 'random_loss',
-  'random_loss_raw': 'raw_random_loss',
-}
-_FORMULAS = {
-  **FORMULAS,
-  'full_loss': 'task loss of the full model, test pairs',
-  'test_kl': 'KL(full model || circuit) over the two answers, test pairs, with '
-  'scale and shift',
-  'raw_kl': 'the same with scale 1 and shift 0',
-  'raw_random_loss': 'random_loss with scale 1 and shift 0',
-}
 
 
 def audit(
@@ -61,10 +36,8 @@ def audit(
 ) -> Verdict:
   """Measures a circuit on test pairs and judges it by what was asked of it.
 
-  The loss that the search had a target for must stay below that target, the
-  model without the circuit and random circuits must lose at least LEAST_LOSS,
-  all by the end of their 95 % intervals. Removed parts take what the circuit
-  says they take.
+  What is asked is in `criteria`. Removed parts take what the circuit says they
+  take.
 
   Args:
     model: that the circuit was found in.
@@ -99,6 +72,7 @@ def audit(
     circuit.prune_config.get('products', 'auto'),
     circuit.closed,
   )
+  bounded = circuit.prune_config.get('bounded', False)
   metrics = evaluate(
     *units_of_circuit(gated, circuit),
     (circuit.scale, circuit.shift),
@@ -107,10 +81,11 @@ def audit(
     test.conditions,
     seed,
     progress=progress,
+    most_shift=most_shift(gated, make_pairs(train)) if bounded else None,
   )
   verdict = Verdict(
     task.name,
-    _numbers(circuit, metrics),
+    criteria.numbers(metrics, circuit.prune_config),
     (),
     {},
     {
@@ -123,9 +98,19 @@ def audit(
       'code_version': model.provenance['code_version'],
     },
   )
-  if not verdict.found:
-    return verdict
-  return dataclasses.replace(verdict, holds_under=(circuit.ablation['kind'],))
+  return dataclasses.replace(verdict, holds_under=_holds_under(verdict, gated))
+
+
+def _holds_under(verdict: Verdict, model: GatedModel) -> tuple[str, ...]:
+  """Ablations under which the circuit keeps below its target."""
+  first, *others = model.kinds
+  judged = next(iter(verdict.asked), None)
+  names = {judged: first} | {f'loss_{kind}': kind for kind in others}
+  return tuple(
+    kind
+    for name, kind in names.items()
+    if name in verdict.asked and verdict.asked[name].passed
+  )
 
 
 def check_of(model: Model, circuit: Circuit) -> None:
@@ -163,23 +148,3 @@ def _values(model: Model, circuit: Circuit) -> dict[str, Any]:
     unused = site == 'final_resid' and site not in circuit.sites
     values[site] = np.zeros(widths[site]) if unused else model.means[site]
   return {site: np.asarray(values[site], np.float32) for site in widths}
-
-
-def _numbers(circuit: Circuit, metrics: Mapping[str, Any]) -> dict[str, Number]:
-  asked, default = circuit.prune_config, PruneConfig()
-  target = asked.get('target_loss', default.target_loss)
-  judged = 'kl' if asked.get('target_on') == 'kl' else 'loss_calibrated'
-  bounds: dict[str, dict[str, float]] = {
-    judged: {'at_most': target},
-    'necessity_raw': {'at_least': LEAST_LOSS},
-    'random_loss': {'at_least': LEAST_LOSS},
-  }
-  return {
-    name: number(
-      metrics[metric],
-      metrics[f'{metric}_interval'],
-      _FORMULAS[metric],
-      **bounds.get(name, {}),
-    )
-    for name, metric in _METRICS.items()
-  }
