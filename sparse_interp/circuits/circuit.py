@@ -13,13 +13,11 @@ circuit.json
   nodes           {site: [kept channels, ascending]}
   node_count, edge_count
   calibration     {scale, shift}: see `calibration`
-  ablation        {kind, over, tokens, closed}: closed means that what is
-                  removed is constant wherever it is read (false if absent)
+  ablation        {kind, over, tokens, closed}: see `gates.apply_gates`
   formula         {name: sentence}
   metrics         {name: number or [low, high]}: see `faithfulness`
   prune_config    hyper-parameters of the search
-  history         {step, task_loss, nodes or edges}: lists of equal length;
-                  the last is the number of active gates
+  history         {step, task_loss, nodes or edges}: lists of equal length
   examples        [{pieces, answer, other_answer, probability,
                   raw_probability, full_probability, condition, side}, ...]:
                   test prompts; probabilities of the right answer, see
@@ -144,7 +142,16 @@ class Circuit:
 
   def document(self) -> dict[str, Any]:
     """What circuit.json holds, but for the hashes of the files."""
-    return _description(self)
+    return {
+      'schema_version': circuit_files.SCHEMA_VERSION,
+      **{name: getattr(self, name) for name in _FREE_FIELDS},
+      'model': dataclasses.asdict(self.config),
+      'sites': [[site, width] for site, width in self.sites.items()],
+      'nodes': {site: kept.tolist() for site, kept in self.nodes.items()},
+      'node_count': self.node_count,
+      'edge_count': self.edge_count,
+      'calibration': {'scale': self.scale, 'shift': self.shift},
+    }
 
   def arrays(self) -> dict[str, np.ndarray]:
     """What circuit.npz holds."""
@@ -240,19 +247,6 @@ def save(circuit: Circuit, directory: str | os.PathLike) -> None:
       stood there before is then untouched.
   """
   circuit_files.write(directory, circuit.document(), circuit.arrays())
-
-
-def _description(circuit):
-  return {
-    'schema_version': circuit_files.SCHEMA_VERSION,
-    **{name: getattr(circuit, name) for name in _FREE_FIELDS},
-    'model': dataclasses.asdict(circuit.config),
-    'sites': [[site, width] for site, width in circuit.sites.items()],
-    'nodes': {site: kept.tolist() for site, kept in circuit.nodes.items()},
-    'node_count': circuit.node_count,
-    'edge_count': circuit.edge_count,
-    'calibration': {'scale': circuit.scale, 'shift': circuit.shift},
-  }
 
 
 def _arrays(circuit):

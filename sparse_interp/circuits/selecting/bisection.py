@@ -107,25 +107,31 @@ class Ranked:
     self._unfinished = unfinished or Unfinished()
     self._units, self._order = units, order
     self._batch, self._config = batch, config
-    self._answers = [answer_by_gates(one) for one in units.by_kind()]
+    # What is hardest to meet is asked for last and looked at first.
+    kinds = reversed(units.by_kind())
+    self._answers = [answer_by_gates(one) for one in kinds]
 
   def loss(self, keep: Mask) -> float:
     """Largest loss of a circuit under the ablations of the model.
 
-    It is measured once however often it is asked for.
+    It is measured once however often it is asked for, and under no further
+    ablation once it is beyond the target, as goals never are.
     """
-    return self._unfinished.recall(
-      question('first', keep),
-      lambda: max(
-        selection_loss(
-          self._batch,
-          answer(keep, self._batch),
-          self._config.calibrate,
-          self._config.target_on,
+
+    def compute():
+      worst = -np.inf
+      for answer in self._answers:
+        found = answer(keep, self._batch)
+        config = self._config
+        loss = selection_loss(
+          self._batch, found, config.calibrate, config.target_on
         )
-        for answer in self._answers
-      ),
-    )
+        worst = max(worst, loss)
+        if worst > config.target_loss:
+          break
+      return float(worst)
+
+    return self._unfinished.recall(question('first', keep), compute)
 
   def smallest(self, goal: float, first_guess: int) -> tuple[int, float, Mask]:
     """Bisects for a goal.

@@ -95,7 +95,8 @@ def eliminate(
     The circuit that is left.
   """
   unfinished = unfinished or Unfinished()
-  by_gates = [answer_by_gates(one) for one in units.by_kind()]
+  by_kind = units.by_kind()[::-1]
+  by_gates = [answer_by_gates(one) for one in by_kind]
   batches = {
     'all': batch,
     'some': batch.take(np.arange(min(SOME_PAIRS, batch.size))),
@@ -124,7 +125,7 @@ def eliminate(
   def by_slope(mask):
     gates, slopes = units.unfold(mask), 0.0
     kl = float(target_on == 'kl')
-    for one, answer in zip(units.by_kind(), answers, strict=True):
+    for one, answer in zip(by_kind, answers, strict=True):
       fitted = (1.0, 0.0)
       if calibrate == 'during':
         fitted = batch.calibrate(answer(mask, batch))
