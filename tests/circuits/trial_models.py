@@ -108,7 +108,7 @@ def units_of(config, weights, means=None, closed=False, gates='nodes'):
   return units_lib.make(model, gates)
 
 
-def two_paths_and_a_bias(closed=False):
+def two_paths_and_a_bias(closed=False, bias=True):
   """Values 4 and 5 both carry the evidence; neuron 0 is 1 for every token.
 
   On text the neuron is 0, so that without it every answer is shifted.
@@ -117,8 +117,9 @@ def two_paths_and_a_bias(closed=False):
   weights = _Weights(config)
   weights.v[0, [4, 5]] = 6
   weights.attn_out[[4, 5], 3] = 6
-  weights.neurons[1, 0], weights.mlp_out[0, 3] = 1, 6
-  weights.offset[ANSWERS[0]] = -12
+  if bias:
+    weights.neurons[1, 0], weights.mlp_out[0, 3] = 1, 6
+    weights.offset[ANSWERS[0]] = -12
   return units_of(config, weights, closed=closed)
 
 
