@@ -30,8 +30,8 @@ def test_what_ships_is_complete(name):
 
 
 def test_every_run_is_known_and_its_reference_is_of_it():
-  assert set(main.functions()) == set(RUNS)
   for name, run in RUNS.items():
+    assert callable(main.function(name))
     assert shipped.load(run.reference, *run.variant).run in RUNS
     assert run.says
     if name != 'pretrain':

@@ -12,9 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_interp.ops import compat, machine
-from sparse_interp.ops.block_sparse import block_sparse_gpu as gpu
-from sparse_interp.ops.block_sparse import block_sparse_tpu as tpu
+from sparse_interp.ops import machine
 from sparse_interp.ops.block_sparse import block_sparse_xla as xla
 from sparse_interp.ops.block_sparse.block_sparse import BlockSparse
 
@@ -87,18 +85,22 @@ def choose_for_blocks(implementation: str, size: int, dtype: Any) -> str:
 
 def _refused(implementation: str, size: int, dtype: Any) -> str | None:
   """Why an implementation does not take the operands; None if it does."""
-  if implementation.startswith('tpu') and size % tpu.LANES:
+  if implementation in ('reference', 'cpu'):
+    return None
+  kernels, _ = _kernels(implementation)
+  if implementation.startswith('tpu'):
+    if size % kernels.LANES == 0:
+      return None
     return (
-      f'size must be a multiple of {tpu.LANES} for the TPU kernel, got {size}; '
-      "choose 128, or implementation='reference'."
+      f'size must be a multiple of {kernels.LANES} for the TPU kernel, got '
+      f"{size}; choose 128, or implementation='reference'."
     )
-  takes = size in gpu.SIZES and dtype in gpu.DTYPES
-  if implementation.startswith('gpu') and not takes:
-    return (
-      'size and dtype must be 64 or 128 and 16-bit floats for the GPU kernel, '
-      f"got {size} and {jnp.dtype(dtype)}; choose implementation='reference'."
-    )
-  return None
+  if size in kernels.SIZES and dtype in kernels.DTYPES:
+    return None
+  return (
+    'size and dtype must be 64 or 128 and 16-bit floats for the GPU kernel, '
+    f"got {size} and {jnp.dtype(dtype)}; choose implementation='reference'."
+  )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -150,14 +152,19 @@ def sampled(name, x, dy, rows, columns, count, size):
 
 def _kernels(name: str) -> tuple[Any, Any]:
   """The module with the kernels, and how they are interpreted, if at all."""
-  match name:
-    case 'tpu':
-      return tpu, False
-    case 'tpu_interpreted':
-      return tpu, compat.tpu_interpreter(checked=False)
-    case 'gpu_interpreted':
-      return gpu, compat.gpu_interpreter()
-  return gpu, None
+  # Pallas for accelerators takes a second to import, and CPUs do without.
+  from sparse_interp.ops import compat
+
+  interpreted = name.endswith('_interpreted')
+  if name.startswith('tpu'):
+    from sparse_interp.ops.block_sparse import block_sparse_tpu
+
+    return block_sparse_tpu, (
+      compat.tpu_interpreter(checked=False) if interpreted else False
+    )
+  from sparse_interp.ops.block_sparse import block_sparse_gpu
+
+  return block_sparse_gpu, compat.gpu_interpreter() if interpreted else None
 
 
 def _widen(x: Array, width: int) -> Array:

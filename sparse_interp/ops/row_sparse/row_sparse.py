@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from sparse_interp.ops import machine
-from sparse_interp.ops.row_sparse import row_sparse_gpu, row_sparse_kernels
+from sparse_interp.ops.row_sparse import row_sparse_kernels
 from sparse_interp.ops.row_sparse import row_sparse_reference as reference
 
 IMPLEMENTATIONS = ('reference', 'cpu', 'gpu', 'gpu_interpreted')
@@ -185,6 +185,9 @@ def rows_product(
     return row_sparse_kernels.product(value, rows, x)
   if implementation == 'reference':
     return reference.product(value, rows, x)
+  # Pallas for accelerators takes a second to import, and CPUs do without.
+  from sparse_interp.ops.row_sparse import row_sparse_gpu
+
   return row_sparse_gpu.product(
     value, rows, x, implementation == 'gpu_interpreted'
   )

@@ -19,9 +19,8 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Int32
 
-from sparse_interp.ops import compat
 from sparse_interp.ops.cpu_kernels import proving
-from sparse_interp.ops.topk import topk_bits, topk_gpu, topk_search, topk_tpu
+from sparse_interp.ops.topk import topk_bits, topk_search
 
 # Bits of the threshold that one pass over the array settles.
 _BITS = 3
@@ -33,12 +32,19 @@ _WIDEST_ON_A_CPU = 2**24
 
 def _kernel(implementation: str) -> tuple[Any, Any]:
   """(module with the kernels, what its functions take as `interpret`)."""
-  return {
-    'tpu': (topk_tpu, False),
-    'gpu': (topk_gpu, None),
-    'tpu_interpreted': (topk_tpu, compat.tpu_interpreter(checked=False)),
-    'gpu_interpreted': (topk_gpu, compat.gpu_interpreter()),
-  }[implementation]
+  # Pallas for accelerators takes a second to import, and CPUs do without.
+  from sparse_interp.ops import compat
+
+  interpreted = implementation.endswith('_interpreted')
+  if implementation.startswith('tpu'):
+    from sparse_interp.ops.topk import topk_tpu
+
+    return topk_tpu, (
+      compat.tpu_interpreter(checked=False) if interpreted else False
+    )
+  from sparse_interp.ops.topk import topk_gpu
+
+  return topk_gpu, compat.gpu_interpreter() if interpreted else None
 
 
 def widest_row(implementation: str) -> int:
