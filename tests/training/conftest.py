@@ -4,29 +4,23 @@ Processes share a compilation cache: what is tested is what they compute, and
 compiling the same step six times would only take minutes.
 """
 
-import json
-import os
-import pathlib
-import subprocess
-import sys
-
 import pytest
 
 from experiments.pretrain import tiny
+from tests.processes import Starter
 
-_SCRIPT = """
-import json, sys
-from experiments.pretrain import tiny
-from sparse_interp.training import pretrain
-config = tiny.get_config()
-config.update(json.loads(sys.argv[2]))
-pretrain.run(config, sys.argv[1])
-"""
-_ROOT = pathlib.Path(__file__).parents[2]
 OVERRIDES = {
   'model': {'n_layer': 1},
   'data': {'max_bytes': 60_000, 'vocab_size': 300},
 }
+_ARGUMENTS = [
+  '--config=experiments/pretrain/tiny.py',
+  *(
+    f'--config.{section}.{field}={value}'
+    for section, fields in OVERRIDES.items()
+    for field, value in fields.items()
+  ),
+]
 
 
 @pytest.fixture
@@ -40,40 +34,30 @@ def config():
 @pytest.fixture(scope='session')
 def start(tmp_path_factory):
   """Starts a run in a process of its own with one device."""
-  apart = tmp_path_factory.mktemp('compiled')
-  processes = []
+  starters = {}
 
   def start(workdir, shared_cache=True):
-    environment = os.environ | {
-      'JAX_PLATFORMS': 'cpu',
-      # Compiled like all others, for one device.
-      'XLA_FLAGS': os.environ['XLA_FLAGS'].replace('count=8', 'count=1'),
-      'PYTHONPATH': str(_ROOT),
-    }
-    if shared_cache:
-      environment['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
-    else:
-      environment['JAX_COMPILATION_CACHE_DIR'] = str(apart)
-    process = subprocess.Popen(
-      [sys.executable, '-c', _SCRIPT, str(workdir), json.dumps(OVERRIDES)],
-      env=environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    processes.append(process)
-    return process
+    if shared_cache not in starters:
+      directory = tmp_path_factory.mktemp('runs')
+      own = {'JAX_COMPILATION_CACHE_DIR': str(directory / 'compiled')}
+      starters[shared_cache] = Starter(
+        directory,
+        'sparse_interp.main',
+        _ARGUMENTS,
+        ['sparse_interp.training.memory', 'sparse_interp.training.pretrain'],
+        **({} if shared_cache else own),
+      )
+    return starters[shared_cache].start(workdir)
 
   yield start
-  for process in processes:
-    process.kill()
-    process.wait()
+  for starter in starters.values():
+    starter.close()
 
 
 @pytest.fixture(scope='session')
 def undisturbed(start, tmp_path_factory):
   """Workdir of a run that nothing disturbed. Copy it before changing it."""
   workdir = tmp_path_factory.mktemp('undisturbed') / 'run'
-  output, _ = (process := start(workdir)).communicate()
-  assert process.returncode == 0, output
+  status, errors = start(workdir).end()
+  assert status == 0, errors
   return workdir

@@ -3,13 +3,10 @@
 import concurrent.futures
 import json
 import os
-import pathlib
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import types
 
@@ -19,11 +16,9 @@ import pytest
 
 from sparse_interp.files import interrupts, metric_rows
 from sparse_interp.training import checkpoints, loop, metrics
+from tests.processes import Starter
 from tests.training import regression
 from tests.training.regression import STEPS, Examples, train
-from tests.training.results import wait_for
-
-_ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')
@@ -289,55 +284,54 @@ def test_an_interval_below_one_is_refused(tmp_path, name):
   assert message == f'{name} must be at least 1, got 0; choose more.'
 
 
-def start(workdir):
-  return subprocess.Popen(
-    [sys.executable, '-m', 'tests.training.regression', str(workdir)],
-    cwd=_ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
+@pytest.fixture(scope='module')
+def start(tmp_path_factory):
+  """Starts the regression in a process of its own."""
+  starter = Starter(
+    tmp_path_factory.mktemp('runs'), 'tests.training.regression'
   )
+  yield starter.start
+  starter.close()
 
 
-def kill_at_last(process, seconds):
+def kill_at_last(run, seconds):
   time.sleep(seconds)
-  process.kill()
-  process.communicate()
-  assert process.returncode == -signal.SIGKILL
+  run.process.kill()
+  assert run.end()[0] == -signal.SIGKILL
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('seed', range(3))
 def test_killed_at_random_steps_it_ends_with_the_same_bits(
-  seed, undisturbed, tmp_path
+  seed, start, undisturbed, tmp_path
 ):
   rng = random.Random(seed)
-  process = start(tmp_path)
-  for _ in range(rng.randrange(4)):
-    process.stdout.readline()
-  kill_at_last(process, rng.uniform(0, 0.2))
-  process = start(tmp_path)
-  while not (tmp_path / 'checkpoints' / '25').exists():
-    time.sleep(0.01)
-  kill_at_last(process, rng.uniform(0, 0.8))
-  output, _ = (process := start(tmp_path)).communicate()
-  assert process.returncode == 0, output
+  run, count = start(tmp_path), rng.randrange(4)
+  assert run.wait_for(lambda run: len(run.lines) >= count)
+  kill_at_last(run, rng.uniform(0, 0.2))
+  run = start(tmp_path)
+  assert run.wait_for(lambda _: (tmp_path / 'checkpoints' / '25').exists())
+  kill_at_last(run, rng.uniform(0, 0.8))
+  run = start(tmp_path)
+  status, errors = run.end()
+  assert (status, errors) == (0, '')
+  output = '\n'.join(run.lines)
   assert re.search(r'continues from step (25|50|63)', output), output
   assert_same_end(tmp_path, undisturbed)
 
 
 @pytest.mark.slow
 def test_two_programs_share_no_workdir_and_a_signal_is_one_line(
-  undisturbed, tmp_path
+  start, undisturbed, tmp_path
 ):
-  process = start(tmp_path)
-  wait_for(process, 'step 20/')
-  assert f'process {process.pid} on' in refusal(tmp_path)
-  process.terminate()
-  output, _ = process.communicate()
-  assert process.returncode == 0, output
-  assert len(re.findall('stopped by SIGTERM after step', output)) == 1
-  assert 'the same command goes on' in output.splitlines()[-1]
-  assert 'Traceback' not in output
+  run = start(tmp_path)
+  assert run.wait_for('step 20/')
+  assert f'process {run.process.pid} on' in refusal(tmp_path)
+  run.process.send_signal(signal.SIGTERM)
+  status, errors = run.end()
+  assert (status, errors) == (0, '')
+  stopped = [line for line in run.lines if 'stopped by SIGTERM after' in line]
+  assert stopped == run.lines[-1:]
+  assert 'the same command goes on' in run.lines[-1]
   train(tmp_path)
   assert_same_end(tmp_path, undisturbed)

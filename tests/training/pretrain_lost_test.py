@@ -8,7 +8,7 @@ import pytest
 from sparse_interp.files import model_files, versions
 from sparse_interp.files import workdir as workdir_lib
 from sparse_interp.training import inputs, pretrain, sharding
-from tests.training.results import assert_same_result, wait_for
+from tests.training.results import assert_same_result
 
 pytestmark = pytest.mark.slow
 
@@ -127,9 +127,11 @@ def test_a_data_set_of_others_is_left_alone(config, tmp_path):
 
 
 def test_a_second_run_is_told_of_the_first(config, start, tmp_path):
-  process = start(tmp_path / 'run')
-  wait_for(process, 'step  5/')
-  with pytest.raises(ValueError, match=f'process {process.pid} on .* since'):
+  run = start(tmp_path / 'run')
+  assert run.wait_for('step  5/')
+  with pytest.raises(
+    ValueError, match=f'process {run.process.pid} on .* since'
+  ):
     pretrain.run(config, str(tmp_path / 'run'))
-  output, _ = process.communicate()
-  assert process.returncode == 0, output
+  status, errors = run.end()
+  assert status == 0, errors

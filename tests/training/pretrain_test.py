@@ -25,7 +25,7 @@ from sparse_interp.training import (
   sharding,
 )
 from sparse_interp.training import state as state_lib
-from tests.training.results import assert_same_result, rows, wait_for
+from tests.training.results import assert_same_result, rows
 
 STEPS = 61
 
@@ -121,39 +121,40 @@ def test_a_run_stopped_and_killed_ends_with_the_same_bits(
   name, start, undisturbed, tmp_path
 ):
   workdir = tmp_path / 'run'
-  process = start(workdir)
-  wait_for(process, 'step 10/')
-  process.send_signal(getattr(signal, name))
-  output, _ = process.communicate()
-  assert process.returncode == 0, output
-  assert f'stopped by {name} after step' in output
+  run = start(workdir)
+  assert run.wait_for('step 10/')
+  run.process.send_signal(getattr(signal, name))
+  status, errors = run.end()
+  assert status == 0, errors
+  assert f'stopped by {name} after step' in run.lines[-1]
   saved = max(int(p.name) for p in (workdir / 'checkpoints').iterdir())
   assert 10 <= saved < STEPS
-  process = start(workdir)
-  wait_for(process, 'step 35/')
-  process.kill()
-  process.wait()
-  output, _ = (process := start(workdir)).communicate()
-  assert process.returncode == 0, output
-  assert 'continues from step' in output
+  run = start(workdir)
+  assert run.wait_for('step 35/')
+  run.process.kill()
+  run.end()
+  run = start(workdir)
+  status, errors = run.end()
+  assert status == 0, errors
+  assert any('continues from step' in line for line in run.lines)
   assert_same_result(workdir, undisturbed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('seed', range(5))
-def test_a_run_killed_at_a_random_moment_ends_with_the_same_bits(
-  seed, start, undisturbed, tmp_path
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(
+  start, undisturbed, tmp_path
 ):
-  rng = random.Random(seed)
-  # No shared compilation here: each process compiles for itself.
-  process = start(tmp_path, shared_cache=False)
-  for _ in range(rng.randrange(16)):  # lines: three of text, 13 of steps
-    process.stdout.readline()
-  time.sleep(rng.uniform(0, 0.5))
-  process.kill()
-  process.wait()
-  output, _ = (process := start(tmp_path, shared_cache=False)).communicate()
-  assert process.returncode == 0, output
+  rng, killed = random.Random(0), 0
+  for _ in range(5):
+    # Nothing is shared that was compiled for the run that it ends like.
+    run, count = start(tmp_path, shared_cache=False), rng.randrange(6)
+    run.wait_for(lambda run, count=count: len(run.lines) >= count)
+    time.sleep(rng.uniform(0, 0.3))
+    run.process.kill()
+    killed += run.end()[0] == -signal.SIGKILL
+  assert killed == 5
+  status, errors = start(tmp_path, shared_cache=False).end()
+  assert status == 0, errors
   assert_same_result(tmp_path, undisturbed)
 
 

@@ -1,6 +1,7 @@
 """A linear regression: what the loop trains in the tests besides a model.
 
-As a program, `python -m tests.training.regression WORKDIR`, it can be killed.
+As a program, `python -m tests.training.regression --workdir=...`, it can be
+killed.
 """
 
 import sys
@@ -102,6 +103,13 @@ def train(workdir, batches=None, step=step, keep=2, **options):
     return loop.run(step, init, batches, work, **options)
 
 
+def cli(arguments=None):
+  """Trains slowly enough to be killed in between."""
+  (workdir,) = sys.argv[1:] if arguments is None else arguments
+  train(
+    workdir.removeprefix('--workdir='), Examples(lambda taken: time.sleep(0.04))
+  )
+
+
 if __name__ == '__main__':
-  # Slow enough to be killed in between.
-  train(sys.argv[1], Examples(lambda taken: time.sleep(0.04)))
+  cli()

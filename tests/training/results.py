@@ -24,11 +24,3 @@ def assert_same_result(workdir, other):
     bits = [np.asarray(t).view(np.uint32) for t in (tensor, theirs[name])]
     np.testing.assert_array_equal(*bits, err_msg=name)
   assert rows(workdir) == rows(other)
-
-
-def wait_for(process, text):
-  """Reads the output of a process up to the line that holds `text`."""
-  for line in process.stdout:
-    if text in line:
-      return
-  raise AssertionError(f'{text!r} was never printed')
