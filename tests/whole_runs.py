@@ -1,27 +1,21 @@
-"""The quickstart in processes of its own, for tests that do it harm."""
+"""Whole runs of the quickstart, and what two of them have in common."""
 
+import fcntl
 import json
 import os
 import pathlib
-import subprocess
-import sys
-import threading
-import time
+import shutil
 
 import numpy as np
+import pytest
 
+from experiments import quickstart
+from sparse_interp import main
 from sparse_interp.circuits import circuit as circuit_lib
 from sparse_interp.files import metric_rows
 from sparse_interp.sparsity import statistics
 from sparse_interp.training import checkpoints
-
-ROOT = pathlib.Path(__file__).parents[1]
-COMMAND = (
-  sys.executable,
-  '-m',
-  'sparse_interp.main',
-  '--config=experiments/quickstart.py:tiny',
-)
+from tests.processes import Starter
 
 # What depends on the machine and the moment, not on the run.
 _OF_THE_MOMENT = (
@@ -35,63 +29,45 @@ _BY_CONTENT = ('checkpoints', 'tensorboard', 'circuits')
 _FILES_BY_CONTENT = ('summary.json', 'metrics.jsonl', 'report.html')
 
 
-class Run:
-  """One process of the quickstart, and the lines that it has written so far."""
+def copy_of_finished(
+  tmp_path_factory: pytest.TempPathFactory, to: pathlib.Path
+) -> None:
+  """Copies the workdir of a finished run, made once for all tests.
 
-  def __init__(self, workdir: pathlib.Path, cache: pathlib.Path):
-    """Starts it.
-
-    Args:
-      workdir: of the run.
-      cache: of compiled programs, shared by all runs.
-    """
-    flags = os.environ.get('XLA_FLAGS', '').replace('count=8', 'count=1')
-    self.workdir, self.lines = workdir, []
-    self.began = time.monotonic()
-    self.process = subprocess.Popen(
-      [*COMMAND, f'--workdir={workdir}'],
-      cwd=ROOT,
-      env=os.environ
-      | {
-        'XLA_FLAGS': flags,
-        'JAX_COMPILATION_CACHE_DIR': str(cache),
-        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-      },
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    self._reader = threading.Thread(target=self._read, daemon=True)
-    self._reader.start()
-
-  def _read(self):
-    for line in self.process.stdout:
-      self.lines.append(line.rstrip('\n'))
-
-  def wait_for(self, reached) -> bool:
-    """Waits until `reached(self)`; False if the process ended before."""
-    while not reached(self):
-      if self.process.poll() is not None:
-        return False
-      time.sleep(0.01)
-    return True
-
-  def end(self, timeout: float = 900.0) -> tuple[int, str]:
-    """(status, stderr) of a process that ends of itself."""
-    self.process.wait(timeout)
-    self._reader.join()
-    errors = self.process.stderr.read()
-    self.process.stderr.close()
-    self.process.stdout.close()
-    return self.process.returncode, errors
+  Args:
+    tmp_path_factory: of any test.
+    to: the copy.
+  """
+  base = tmp_path_factory.getbasetemp()
+  # Beside the directories of all processes of the tests, if there are several.
+  base = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+  with (base / 'quickstart.lock').open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not (base / 'quickstart').exists():
+      main.run(quickstart.get_config('tiny'), str(base / 'quickstart.part'))
+      (base / 'quickstart.part').rename(base / 'quickstart')
+  shutil.copytree(base / 'quickstart', to)
 
 
-def finish(workdir: pathlib.Path, cache: pathlib.Path) -> Run:
-  """A run that nothing disturbs, to its end."""
-  run = Run(workdir, cache)
-  status, errors = run.end()
-  assert status == 0, (run.lines[-3:], errors)
-  return run
+def starter(directory: pathlib.Path) -> Starter:
+  """Starts the quickstart, with one layer: most of the time goes into tracing.
+
+  Args:
+    directory: for what processes write, and what they have compiled.
+  """
+  return Starter(
+    directory,
+    'sparse_interp.main',
+    ['--config=experiments/quickstart.py:tiny', '--config.model.n_layer=1'],
+    # Some of it is imported in the middle of the run.
+    [
+      'sparse_interp.runs.quickstart',
+      'sparse_interp.training.memory',
+      'scipy.optimize',
+      'scipy.stats',
+    ],
+    JAX_COMPILATION_CACHE_DIR=str(directory / 'compiled'),
+  )
 
 
 def assert_same_end(workdir: pathlib.Path, other: pathlib.Path) -> None:
