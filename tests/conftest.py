@@ -30,12 +30,12 @@ os.environ['XLA_FLAGS'] = ' '.join(
 gc.set_threshold(20_000, 20, 10)
 
 # Every process that the tests start, and every test, may use what another has
-# compiled.
-if 'PYTEST_XDIST_WORKER' not in os.environ:
+# compiled; so may another run of the tests that is given the same directory.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   _COMPILED = tempfile.mkdtemp(prefix='compiled')
   atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED
-os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
 # A shell that starts this in the background has it ignore interrupts, and all
 # that it starts; a run that is told to ignore them does so.
@@ -48,6 +48,29 @@ hypothesis.settings.register_profile(
   'repository', deadline=None, derandomize=True, print_blob=True
 )
 hypothesis.settings.load_profile('repository')
+
+# Begun before all others, in this order: with `--dist loadfile` the end waits
+# for the file that ends last.
+_FIRST = (
+  'stress_test.py',
+  'damage_test.py',
+  'extract_test.py',
+  'python_tasks_test.py',
+  'quickstart_test.py',
+  'notebook_test.py',
+)
+
+
+def pytest_configure(config):
+  """Has files begin in the order of the tests, not those with most tests."""
+  if hasattr(config.option, 'loadscopereorder'):
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+  """Puts the files that take longest first."""
+  order = {name: place for place, name in enumerate(_FIRST)}
+  items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(autouse=True, scope='module')

@@ -25,6 +25,7 @@ from sparse_interp.training import plan as plan_lib
 from sparse_interp.training import state as state_lib
 from sparse_interp.training import text as text_lib
 from sparse_interp.viewer.report import write_report
+from tests import whole_runs
 
 FLIPS = 200
 
@@ -38,7 +39,7 @@ pytestmark = [
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('finished') / 'run'
-  quickstart.run(experiment.get_config('tiny'), str(workdir))
+  whole_runs.copy_of_finished(tmp_path_factory, workdir)
   return workdir
 
 

@@ -19,6 +19,7 @@ from sparse_interp.files import model_files
 from sparse_interp.interop.openai import openai_release
 from sparse_interp.training import pretrain
 from sparse_interp.viewer.report import write_report
+from tests import whole_runs
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +29,7 @@ def runs(tmp_path_factory):
   """Workdirs: trained, imported, and what pruning makes of each."""
   root = tmp_path_factory.mktemp('runs')
   tiny = quickstart.get_config('tiny')
-  tiny.run = 'pretrain'
-  main.run(tiny, str(root / 'trained'))
+  whole_runs.copy_of_finished(tmp_path_factory, root / 'trained')
   openai_release.save(root / 'released', *pretrain.load_model(root / 'trained'))
   config = import_experiment.get_config()
   config.source = str(root / 'released' / 'final_model.pt')

@@ -14,6 +14,7 @@ from sparse_interp import main
 from sparse_interp.circuits import circuit as circuit_lib
 from sparse_interp.files import sealed, versions
 from sparse_interp.runs import strength_summary
+from tests import whole_runs
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('quickstart') / 'w'
-  main.run(experiment.get_config('tiny'), str(workdir))
+  whole_runs.copy_of_finished(tmp_path_factory, workdir)
   return workdir
 
 
