@@ -6,7 +6,7 @@ gates there are, `units` knows.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,9 @@ from sparse_interp.models.sites import mixed_site
 
 # Every batch of pairs or sequences runs in this shape.
 BATCH = 32
+
+# Values of other prompts are kept up to this size, for each batch.
+_MOST_BYTES = 2**29
 
 # Share of the removed parts that come back in each draw of random subsets.
 _RESTORED = 0.5
@@ -123,7 +126,11 @@ def _other_values(model, batch, key):
 
 
 def run(
-  model: GatedModel, gates: Gates, batch: Batch, key: Key[Array, '']
+  model: GatedModel,
+  gates: Gates,
+  batch: Batch,
+  key: Key[Array, ''],
+  others: Values | None = None,
 ) -> tuple[Float[Array, '...'], dict[str, Float[Array, '...']]]:
   """Logits and activations of the gated model; see `outputs`."""
   if len(model.kinds) > 1:
@@ -133,13 +140,13 @@ def run(
     ]
     which = jax.random.randint(drawn, (), 0, len(ways))
     return jax.lax.switch(which, ways, dict(gates), batch, key)
-  return _run_under(model, gates, batch, key)
+  return _run_under(model, gates, batch, key, others)
 
 
-def _run_under(model, gates, batch, key):
+def _run_under(model, gates, batch, key, others=None):
   values = model.values
   if model.ablation in OF_OTHER_PROMPTS:
-    values = _other_values(model, batch, key)
+    values = others or _other_values(model, batch, key)
   if model.ablation == 'subsets':
     keys = jax.random.split(key, len(gates))
     gates = {
@@ -160,7 +167,11 @@ def _run_under(model, gates, batch, key):
 
 
 def outputs(
-  model: GatedModel, gates: Gates, batch: Batch, key: Key[Array, '']
+  model: GatedModel,
+  gates: Gates,
+  batch: Batch,
+  key: Key[Array, ''],
+  others: Values | None = None,
 ) -> Float[Array, 'size ...']:
   """What the gated model answers; see `task_loss` and `output_loss`.
 
@@ -170,8 +181,9 @@ def outputs(
     batch: pairs or sequences.
     key: draws other prompts and subsets, for ablations that have them, and
       one of several ablations.
+    others: values of other prompts, where `values_of_others` has them.
   """
-  logits, _ = run(model, gates, batch, key)
+  logits, _ = run(model, gates, batch, key, others)
   return batch.read(logits)
 
 
@@ -197,6 +209,7 @@ def all_outputs(
   batch: Batch,
   seed: int = 0,
   count: Count | None = None,
+  others: Sequence[Values] | None = None,
 ) -> Float[np.ndarray, 'size ...']:
   """Answers to any number of pairs or sequences, in one compiled shape.
 
@@ -209,13 +222,35 @@ def all_outputs(
     batch: pairs or sequences.
     seed: of other prompts and subsets.
     count: called as count(done, in all) after every batch.
+    others: from `values_of_others`, for the same batch and seed.
   """
   parts = []
-  for part, key in full_batches(batch, seed):
-    parts.append(np.asarray(_outputs(model, dict(gates), part, key)))
+  for i, (part, key) in enumerate(full_batches(batch, seed)):
+    own = others[i] if others else None
+    parts.append(np.asarray(_outputs(model, dict(gates), part, key, own)))
     if count is not None:
       count(min(len(parts) * BATCH, batch.size), batch.size)
   return np.concatenate(parts)[: batch.size]
+
+
+def values_of_others(
+  model: GatedModel, batch: Batch, seed: int = 0
+) -> list[Values] | None:
+  """What removed parts take from other prompts, for each batch.
+
+  They are those of the full model, whatever the gates: who asks about many
+  circuits asks for them once. None if the ablation needs none, or if they are
+  too large to be kept.
+  """
+  if model.ablation not in OF_OTHER_PROMPTS:
+    return None
+  width = sum(value.shape[-1] for value in model.values.values())
+  if 4 * batch.inputs()['tokens'].size * width > _MOST_BYTES:
+    return None
+  return [_others(model, *part) for part in full_batches(batch, seed)]
+
+
+_others = jax.jit(_other_values)
 
 
 def add_full(model: GatedModel, batch: Batch) -> Batch:

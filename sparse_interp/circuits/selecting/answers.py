@@ -21,7 +21,10 @@ from sparse_interp.circuits.extracted.small_edges import (
   source_means,
 )
 from sparse_interp.circuits.gating.batch import Batch
-from sparse_interp.circuits.gating.gated_model import all_outputs
+from sparse_interp.circuits.gating.gated_model import (
+  all_outputs,
+  values_of_others,
+)
 from sparse_interp.circuits.units import Mask, Units
 from sparse_interp.models.sites import edge_ends, is_matrix
 
@@ -54,11 +57,32 @@ def selection_loss(
 
 def answer_by_gates(units: Units, count: Count | None = None) -> Answer:
   """Answers of circuits, by the whole model with gates."""
+  others = _of_each(lambda batch: values_of_others(units.model, batch))
 
   def answer(keep, batch):
-    return all_outputs(units.model, units.gates(keep), batch, count=count)
+    gates = units.gates(keep)
+    return all_outputs(
+      units.model, gates, batch, count=count, others=others(batch)
+    )
 
   return answer
+
+
+def _of_each(compute):
+  """A function of batches that is computed once for each.
+
+  A search asks about the same few batches again and again.
+  """
+  batches = []
+
+  def recall(batch):
+    for known, found in batches:
+      if known is batch:
+        return found
+    batches.append((batch, compute(batch)))
+    return batches[-1][1]
+
+  return recall
 
 
 @jax.jit
@@ -95,20 +119,14 @@ def answer_by_small_model(units: Units, keep: Mask) -> Answer:
     positions = kept_positions(small, model.edges, parts)
     means = source_means(model.config, model.values, parts)
 
-  batches = []
-
-  def parts_of_batch(batch):
-    """Cut once: a search asks about the same few batches again and again."""
-    for known, cut in batches:
-      if known is batch:
-        return cut
+  def parts_of(batch):
     rows = min(SOME_PAIRS, batch.size)
-    cut = [
+    return [
       batch.take((start + np.arange(rows)) % batch.size)
       for start in range(0, batch.size, rows)
     ]
-    batches.append((batch, cut))
-    return cut
+
+  parts_of_batch = _of_each(parts_of)
 
   def answer(trial, batch):
     masks = units.masks(units.settle(trial))
