@@ -75,7 +75,10 @@ def get_config() -> config_dict.ConfigDict:
   config.planted = sections.section(
     PruneConfig,
     gates='edges',
+    ablation='mean',
     k_coef=3e-3,
+    calibrate='during',
+    bounded=False,
     min_necessity=None,
     selection_pairs=64,
     holdout_pairs=128,

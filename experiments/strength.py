@@ -41,6 +41,8 @@ def get_config() -> config_dict.ConfigDict:
   config.prune = sections.section(
     PruneConfig,
     leave_out=('gates', 'k_coef', 'eliminate', 'ablation', 'products'),
+    calibrate='during',
+    bounded=False,
     min_necessity=None,
   )
   # Node gates start at one level, as published.

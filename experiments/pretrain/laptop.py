@@ -70,7 +70,7 @@ def get_config() -> config_dict.ConfigDict:
   config.optimizer.gradient_rms = 'normalise'  # or 'clip', 'none'
 
   config.train = config_dict.ConfigDict()
-  config.train.tokens = 1250 * 32 * 128  # in all
+  config.train.tokens = 2500 * 32 * 128  # in all
   config.train.log_every = 25  # steps
   config.train.eval_every = 250  # steps
   config.train.eval_batches = 8  # of validation

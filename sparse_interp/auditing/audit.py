@@ -1,6 +1,5 @@
 """Puts a circuit on trial: what is measured of it, as a verdict."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -83,10 +82,10 @@ def audit(
     progress=progress,
     most_shift=most_shift(gated, make_pairs(train)) if bounded else None,
   )
-  verdict = Verdict(
+  return Verdict(
     task.name,
     criteria.numbers(metrics, circuit.prune_config),
-    (),
+    criteria.holds_under(metrics, circuit.prune_config),
     {},
     {
       'params_hash': model.hash,
@@ -97,19 +96,6 @@ def audit(
       'seed': seed,
       'code_version': model.provenance['code_version'],
     },
-  )
-  return dataclasses.replace(verdict, holds_under=_holds_under(verdict, gated))
-
-
-def _holds_under(verdict: Verdict, model: GatedModel) -> tuple[str, ...]:
-  """Ablations under which the circuit keeps below its target."""
-  first, *others = model.kinds
-  judged = next(iter(verdict.asked), None)
-  names = {judged: first} | {f'loss_{kind}': kind for kind in others}
-  return tuple(
-    kind
-    for name, kind in names.items()
-    if name in verdict.asked and verdict.asked[name].passed
   )
 
 

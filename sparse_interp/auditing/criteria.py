@@ -79,6 +79,24 @@ def numbers(
   return found
 
 
+def holds_under(
+  measured: Mapping[str, Any], asked: Mapping[str, Any]
+) -> tuple[str, ...]:
+  """Ablations under which the calibrated loss keeps below the target.
+
+  Args:
+    measured: what `faithfulness.evaluate` returned.
+    asked: hyper-parameters of the search; its target is one for task losses,
+      also where the search had one for KL.
+  """
+  target = asked.get('target_loss', PruneConfig.target_loss)
+  return tuple(
+    kind
+    for kind, losses in measured.get('under', {}).items()
+    if losses['test_loss_interval'][1] <= target
+  )
+
+
 def not_measured(
   found: Mapping[str, Number], asked: Mapping[str, Any]
 ) -> list[str]:

@@ -6,7 +6,8 @@ pairs; every loss stands beside its raw one. Where fits are bounded, the circuit
 has to do with the shift that would centre the full model, while the model
 without it and random circuits may have any: a bias is no ignorance. Removed
 parts take what the first of the model's ablations says; `under` has the losses
-under each of them. Intervals are 95 %, see `intervals`.
+under each of them, and under those that were not asked for. Intervals are 95 %,
+see `intervals`.
 """
 
 import dataclasses
@@ -20,6 +21,10 @@ from jaxtyping import Float
 
 from sparse_interp.circuits import intervals
 from sparse_interp.circuits.counting import Count, Progress, counting
+from sparse_interp.circuits.gating.ablation_names import (
+  OF_OTHER_PROMPTS,
+  TOGETHER,
+)
 from sparse_interp.circuits.gating.gated_model import (
   GatedModel,
   all_outputs,
@@ -145,8 +150,9 @@ def evaluate(
     progress: called now and then with what there is to show.
     most_shift: of a bounded calibration; None for a free one.
   """
-  kinds = units.by_kind()
-  first, passes = kinds[0], 5 + len(kinds) + random_circuits
+  first = units.by_kind()[0]
+  kinds = _kinds(units)
+  passes = 5 + len(kinds) + random_circuits
   count = counting(progress, 'measure', passes=passes)
   model, answer = first.model, answer_by_gates(first)
   answer_test = answer_by_gates(first, count)
@@ -255,6 +261,16 @@ def _faithfulness(circuit, nothing, full, seed):
     'faithfulness': float(ratio(*ahead, axis=0)),
     'faithfulness_interval': intervals.of_statistic(tuple(ahead), ratio, seed),
   }
+
+
+def _kinds(units):
+  """The units under the ablations asked for, and all others that there are."""
+  asked = units.model.kinds
+  others = TOGETHER if asked[0] in TOGETHER else OF_OTHER_PROMPTS
+  return [
+    dataclasses.replace(units, model=units.model.under(kind))
+    for kind in dict.fromkeys((*asked, *others))
+  ]
 
 
 def _under(kinds, keep, calibrated, test, seed, count):

@@ -107,7 +107,7 @@ class PruneConfig:
   recipe: str = 'closed'
   gates: str = 'nodes'
   tie_qk: bool = False
-  ablation: str = 'mean'
+  ablation: str = 'mean,subsets,resample,counterfactual'
   closed: bool = True
   kl_weight: float = 0.0
   target_on: str = 'task'
@@ -135,7 +135,7 @@ class PruneConfig:
   calibrate: str = 'after'
   bounded: bool = True
   eliminate: bool = True
-  min_necessity: float | None = 0.6
+  min_necessity: float | None = 0.55
   products: str = 'auto'
 
   def __post_init__(self):

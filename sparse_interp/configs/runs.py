@@ -42,6 +42,11 @@ RUNS = {
     open={'prune': _PRUNE},
   ),
   'import_model': Run('a model of other people as a workdir', 'import_model'),
+  'seeds': Run(
+    'the quickstart over seeds and by two recipes',
+    'seeds',
+    open={'model': _MODEL, 'prune': _PRUNE},
+  ),
   'report': Run('make the page of a workdir again', 'report'),
   'strength': Run(
     'node masks, edge masks and attribution side by side',
