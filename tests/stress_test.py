@@ -63,6 +63,7 @@ PHASES = {
   'tokenizing': 'tokenizing',
   'compiling': lambda run: any(run.workdir.glob('pretraining_sample.npy')),
   'training': 'step ',
+  'going on': 'step 30/',  # behind checkpoints, from which the next goes on
   'means': 'means of all nodes',
   'posing': 'full model',
   'optimising': lambda run: any(run.workdir.glob('pruning/*/gates.npz')),
