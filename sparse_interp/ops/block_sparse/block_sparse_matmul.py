@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from sparse_interp.ops import machine
 from sparse_interp.ops.block_sparse import block_sparse_xla as xla
 from sparse_interp.ops.block_sparse.block_sparse import BlockSparse
+from sparse_interp.ops.tuned import choice
 
 # That for CPUs is plain jax, too, and no kernel.
 IMPLEMENTATIONS = (
@@ -67,8 +68,8 @@ def choose_for_blocks(implementation: str, size: int, dtype: Any) -> str:
   """The implementation meant, for these blocks if it is 'auto'.
 
   Kernels where they take the size and dtype: TPUs multiples of 128, Hopper 64
-  and 128 in 16 bits. Else plain jax: block by block on a CPU, batched
-  elsewhere.
+  and 128 in 16 bits, and there only where they are known to be faster. Else
+  plain jax: block by block on a CPU, batched elsewhere.
 
   Raises:
     ValueError: there is no such implementation, or it does not take the size of
@@ -76,6 +77,9 @@ def choose_for_blocks(implementation: str, size: int, dtype: Any) -> str:
   """
   chosen = machine.choose(implementation, IMPLEMENTATIONS)
   refused = _refused(chosen, size, dtype)
+  if implementation == 'auto' and chosen == 'gpu' and not refused:
+    known = choice.best('block_sparse', block=size, dtype=jnp.dtype(dtype).name)
+    refused = None if known else 'not known to be faster'
   if refused and implementation == 'auto':
     return 'reference'
   if refused:

@@ -35,6 +35,8 @@ class RowPattern:
     """With 'auto' resolved; see `machine.choose` for what it raises."""
     del dtype
     chosen = machine.choose(self.implementation, row_sparse.IMPLEMENTATIONS)
+    if not chosen.startswith('cpu'):
+      chosen = 'reference'  # kernels for GPUs take lists made on the host
     return dataclasses.replace(self, implementation=chosen)
 
   def find(self, kernel: Float[Array, 'K N']) -> Found:

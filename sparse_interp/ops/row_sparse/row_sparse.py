@@ -8,9 +8,10 @@ the pairs of a channel in turn, so rows with very different counts cost what
 they hold, as one padded to the longest row would not (2.6 to 6 times the
 weights at 1 in 128 to 1 in 1024 of a random matrix of width 1024).
 
-Activations are (tokens, channels) or, feature-major, (channels, tokens), where
-a weight multiplies contiguous numbers. CPUs have a kernel for the first, GPUs
-for the second; the other order costs a transposition before and after.
+Activations are (tokens, channels) or, feature-major, (channels, tokens). The
+kernels take the first; the second costs a transposition before and after. A
+GPU's kernel wants the weights in another order (`row_strips`), which is made on
+the host together with the lists.
 """
 
 import dataclasses
@@ -23,8 +24,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from sparse_interp.ops import machine
-from sparse_interp.ops.row_sparse import row_sparse_kernels
+from sparse_interp.ops.row_sparse import row_sparse_kernels, row_strips
 from sparse_interp.ops.row_sparse import row_sparse_reference as reference
+from sparse_interp.ops.tuned import choice
 
 IMPLEMENTATIONS = ('reference', 'cpu', 'gpu', 'gpu_interpreted')
 
@@ -36,10 +38,13 @@ class Rows(NamedTuple):
     index: the channel that is read, ascending within a channel.
     start: where the weights of a channel begin in `index`, and their number at
       the end.
+    strips: the same for a GPU's kernel; None where it has not been made, or a
+      row does not fit a GPU.
   """
 
   index: Int32[Array, 'entries']
   start: Int32[Array, '_']
+  strips: row_strips.Strips | None = None
 
 
 class Layout(NamedTuple):
@@ -85,22 +90,33 @@ class RowSparse:
 
 def from_dense(
   matrix: Float[Array | np.ndarray, 'inputs outputs'],
+  for_gpu: bool | None = None,
 ) -> RowSparse:
-  """Gathers the nonzero weights of a matrix, which must not be traced."""
+  """Gathers the nonzero weights of a matrix, which must not be traced.
+
+  Args:
+    matrix: weights.
+    for_gpu: also in the order that a GPU's kernel takes; None where there is
+      such a GPU.
+  """
   matrix = np.asarray(matrix)
+  if for_gpu is None:
+    for_gpu = machine.of_this_machine() == 'gpu'
   inputs, outputs = np.nonzero(matrix)
   # Stable, so that inputs ascend within an output.
   by_output = np.argsort(outputs, kind='stable')
   order = np.empty_like(by_output)
   order[by_output] = np.arange(by_output.size)
 
-  def rows(channel, index, count):
+  def rows(channel, index, count, inputs):
     start = np.searchsorted(channel, np.arange(count + 1))
-    return Rows(*(jnp.asarray(a, jnp.int32) for a in (index, start)))
+    lanes = _for_gpus().lanes_for(inputs) if for_gpu and index.size else 0
+    strips = row_strips.make(index, start, inputs, lanes) if lanes else None
+    return Rows(*(jnp.asarray(a, jnp.int32) for a in (index, start)), strips)
 
   layout = Layout(
-    rows(outputs[by_output], inputs[by_output], matrix.shape[1]),
-    rows(inputs, outputs, matrix.shape[0]),
+    rows(outputs[by_output], inputs[by_output], *matrix.shape[::-1]),
+    rows(inputs, outputs, *matrix.shape),
     jnp.asarray(order, jnp.int32),
   )
   value = jnp.asarray(matrix[inputs[by_output], outputs[by_output]])
@@ -125,7 +141,9 @@ def row_sparse_matmul(
   Args:
     x: any number of leading axes; float32 or bfloat16.
     w: the weights.
-    implementation: 'auto' or one of IMPLEMENTATIONS; see `machine`.
+    implementation: 'auto' or one of IMPLEMENTATIONS; see `machine`. On a GPU
+      'auto' is its kernel where that is known to be faster than the dense
+      product, else the dense product.
 
   Raises:
     ValueError: the last axis of x is not the inputs of w, or there is no such
@@ -147,8 +165,13 @@ def feature_major_matmul(
 
 
 def _check(channels: int, w: RowSparse, implementation: str) -> str:
-  """The implementation meant; raises ValueError if nothing fits."""
+  """The implementation meant; raises ValueError if nothing fits.
+
+  'auto' stays where each product of a GPU has to be looked up.
+  """
   chosen = machine.choose(implementation, IMPLEMENTATIONS)
+  if implementation == 'auto' and chosen == 'gpu':
+    chosen = 'auto'
   if channels != w.shape[0]:
     raise ValueError(
       f'x must have as many channels as w has inputs ({w.shape[0]}), got '
@@ -167,7 +190,7 @@ def rows_product(
   """x times rows of weights, in the order of axes and the dtype of x.
 
   Args:
-    implementation: which, other than 'auto'.
+    implementation: which; 'auto' looks up what is known of a GPU.
     value: weights, row after row; (entries,).
     rows: where they are.
     x: (tokens, inputs), or (inputs, tokens).
@@ -176,21 +199,53 @@ def rows_product(
   Returns:
     (tokens, rows), or (rows, tokens); no gradient is defined.
   """
-  if feature_major == (implementation == 'cpu'):
-    return rows_product(implementation, value, rows, x.T, not feature_major).T
+  kernel, variant = _kernel_of(implementation, value, rows, x, feature_major)
+  if feature_major == (kernel != 'reference'):
+    x = x.T
   if not (value.size and x.size):
-    shape = (rows.start.size - 1, x.shape[int(feature_major)])
-    return jnp.zeros(shape if feature_major else shape[::-1], x.dtype)
-  if implementation == 'cpu':
-    return row_sparse_kernels.product(value, rows, x)
-  if implementation == 'reference':
-    return reference.product(value, rows, x)
+    count = rows.start.size - 1
+    tokens = x.shape[int(kernel == 'reference')]
+    y = jnp.zeros((tokens, count), x.dtype)
+    return y.T if feature_major else y
+  if kernel == 'cpu':
+    y = row_sparse_kernels.product(value, rows, x)
+  elif kernel == 'reference':
+    y = reference.product(value, rows, x)
+  else:
+    interpret = kernel == 'gpu_interpreted'
+    y = _for_gpus().product(
+      value, rows.strips, rows.start.size - 1, x, interpret, variant
+    )
+  return y.T if feature_major == (kernel != 'reference') else y
+
+
+def _kernel_of(implementation, value, rows, x, feature_major):
+  """(implementation, variant) that computes a product."""
+  if implementation in ('cpu', 'reference'):
+    return implementation, ''
+  # Lists that are traced have no strips.
+  if rows.strips is None or x.dtype not in (jnp.float32, jnp.bfloat16):
+    return 'reference', ''
+  if implementation == 'auto':
+    inputs, tokens = x.shape if feature_major else x.shape[::-1]
+    outputs = rows.start.size - 1
+    variant = choice.best(
+      'row_sparse',
+      dtype=x.dtype.name,
+      tokens=tokens,
+      inputs=inputs,
+      outputs=outputs,
+      density=value.size / (inputs * outputs),
+    )
+    return ('reference', '') if variant is None else ('gpu', variant)
+  return implementation, _for_gpus().DEFAULT
+
+
+def _for_gpus():
   # Pallas for accelerators takes a second to import, and CPUs do without.
   from sparse_interp.ops.row_sparse import row_sparse_gpu
 
-  return row_sparse_gpu.product(
-    value, rows, x, implementation == 'gpu_interpreted'
-  )
+  return row_sparse_gpu
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))

@@ -168,7 +168,8 @@ def product(
   value: Float[Array, 'entries'], rows: Any, x: Float[Array, 'tokens inputs']
 ) -> Float[Array, 'tokens rows']:
   """x times rows of weights; float32 sums, in the dtype of x."""
-  wide = (value.astype(jnp.float32), *rows, x.astype(jnp.float32))
+  x32 = x.astype(jnp.float32)
+  wide = (value.astype(jnp.float32), rows.index, rows.start, x32)
   return _product(*wide).astype(x.dtype)
 
 
@@ -195,7 +196,7 @@ def sampled(
     full = jnp.matmul(dy.T, x, preferred_element_type=jnp.float32)
     return full[reference.channels(rows), rows.index]
   wide = (x.astype(jnp.float32), dy.astype(jnp.float32))
-  return _call_sampled(*rows, *wide)
+  return _call_sampled(rows.index, rows.start, *wide)
 
 
 def kept_gradient(
@@ -205,7 +206,7 @@ def kept_gradient(
 ) -> Float[Array, 'inputs outputs']:
   """The same as a matrix that is 0 where no weight is held, float32."""
   wide = (x.astype(jnp.float32), dy.astype(jnp.float32))
-  return _call_kept_gradient(*by_input, *wide)
+  return _call_kept_gradient(by_input.index, by_input.start, *wide)
 
 
 def gather(

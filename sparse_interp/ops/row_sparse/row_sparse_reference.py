@@ -1,7 +1,7 @@
 """Products with sparse rows in plain jnp: what all else is compared with.
 
-It holds an array of (entries, tokens), so it is for small sizes, and for
-devices that have no kernel.
+It holds an array of (entries, tokens), or the whole matrix where that would be
+large: so it is for small sizes, and for devices that have no faster kernel.
 """
 
 from typing import Any
@@ -9,6 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
+
+# Most entries of an array of (entries, tokens).
+_GATHERED = 2**26
 
 
 def channels(rows: Any) -> Int32[Array, 'entries']:
@@ -37,6 +40,10 @@ def product(
   value: Float[Array, 'entries'], rows: Any, x_t: Float[Array, 'inputs tokens']
 ) -> Float[Array, 'rows tokens']:
   """Rows of weights times x_t; float32 sums, in the dtype of x_t."""
+  if value.size * x_t.shape[1] > _GATHERED:
+    matrix = jnp.zeros((rows.start.size - 1, x_t.shape[0]), x_t.dtype)
+    matrix = matrix.at[channels(rows), rows.index].set(value.astype(x_t.dtype))
+    return matrix @ x_t
   read = x_t[rows.index].astype(jnp.float32)
   terms = value.astype(jnp.float32)[:, None] * read
   count = rows.start.size - 1
@@ -52,6 +59,9 @@ def sampled(
   rows: Any,
 ) -> Float[Array, 'entries']:
   """Gradient of the product in each weight that is held, float32."""
+  if rows.index.size * x_t.shape[1] > _GATHERED:
+    full = jnp.matmul(dy_t, x_t.T, preferred_element_type=jnp.float32)
+    return full[channels(rows), rows.index]
   read = x_t[rows.index].astype(jnp.float32)
   return jnp.sum(read * dy_t[channels(rows)].astype(jnp.float32), axis=1)
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sparse_interp.ops import machine, thresholds
 from sparse_interp.ops.topk import topk_bits, topk_kernels, topk_search
+from sparse_interp.ops.tuned import choice
 
 IMPLEMENTATIONS = (
   'reference',
@@ -61,7 +62,8 @@ def keep_mask(
     x: scores of any shape, float32 or narrower, possibly sharded.
     count: in [0, x.size]; a Python int or a traced int32 scalar.
     implementation: 'auto' or one of IMPLEMENTATIONS; see `machine`. 'auto'
-      takes the kernel of an accelerator if the array is large.
+      takes the kernel of an accelerator if the array is large, on a GPU if it
+      is known to be faster.
     stacked: the first axis lists arrays, in each of which `count` are kept. A
       CPU searches all of them at once, others one after the other.
 
@@ -79,12 +81,15 @@ def keep_mask(
   size = math.prod(x.shape[axis] for axis in axes)
   if chosen == 'cpu' and x.ndim > 1 and size < thresholds.PROJECTED_BY_HALVES:
     chosen = 'reference'
-  small = size < thresholds.PROJECTED_BY_A_KERNEL
-  has_kernel = machine.is_for_accelerators(chosen)
-  if small and has_kernel and implementation == 'auto':
-    chosen, has_kernel = 'reference', False
-  if has_kernel and size:
-    return topk_kernels.keep_mask(x, jnp.asarray(count, jnp.int32), chosen)
+  variant = topk_kernels.PROJECTION
+  if implementation == 'auto' and machine.is_for_accelerators(chosen):
+    if chosen == 'gpu':
+      variant = choice.best('projection', size=max(1, size))
+    if size < thresholds.PROJECTED_BY_A_KERNEL or variant is None:
+      chosen = 'reference'
+  if machine.is_for_accelerators(chosen) and size:
+    count = jnp.asarray(count, jnp.int32)
+    return topk_kernels.keep_mask(x, count, chosen, variant)
   return _keep(x, count, axes, chosen)
 
 
@@ -117,12 +122,16 @@ def abs_topk(
   Args:
     x: activations, float32 or narrower.
     k: entries kept per vector, in [0, width]; ties go to the lowest indices.
-    implementation: 'auto' or one of IMPLEMENTATIONS; see `machine`.
+    implementation: 'auto' or one of IMPLEMENTATIONS; see `machine`. On a GPU
+      'auto' takes its kernel if it is known to be faster.
 
   Raises:
     ValueError: there is no such implementation.
   """
   chosen = machine.choose(implementation, IMPLEMENTATIONS)
+  if chosen == 'gpu' and implementation == 'auto':
+    if topk_kernels.best_for_rows(x.shape, x.dtype.name) is None:
+      chosen = 'reference'
   if chosen != 'reference' and 0 < k < x.shape[-1]:
     if x.shape[-1] <= topk_kernels.widest_row(chosen):
       return _fused_abs_topk(x, k, chosen)

@@ -1,7 +1,9 @@
 """Top-k on Hopper GPUs: the loops of `topk`, with all counting on chip.
 
-AbsTopK takes one row per thread block: a row is read once into registers,
-searched there and written once. The projection counts a whole tensor against
+Two families of kernels: those of `topk_warps`, and for rows that do not fit
+the registers of a warp those written here. AbsTopK takes one row per thread
+block: a row is read once into registers, searched there and written once. The
+projection counts a whole tensor against
 several candidates in one read. Mosaic GPU is written for with the semantics of
 lanes, which offer reductions to a scalar in both versions of jax.
 """
@@ -17,6 +19,11 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Int32
 
 from sparse_interp.ops import compat, machine
+from sparse_interp.ops.topk import topk_warps
+
+# Of AbsTopK: a row for each of so many warps of a block, or for a whole one.
+ROW_VARIANTS = {'warps4': 4, 'warps8': 8, 'warps12': 12, 'block': None}
+ROW_VARIANT = 'block'
 
 # Threads of a block; a vector is split over them.
 _THREADS = 128
@@ -87,7 +94,10 @@ def _row_kernel(x_ref, index_ref, y_ref, *, k, lowest_bit, interpret):
 
 
 def abs_topk_rows(
-  x: Float[Array, 'rows width'], k: int, interpret: Any = None
+  x: Float[Array, 'rows width'],
+  k: int,
+  interpret: Any = None,
+  variant: str = ROW_VARIANT,
 ) -> Float[Array, 'rows width']:
   """AbsTopK of every row; zeros that are kept come out as -0.
 
@@ -95,8 +105,13 @@ def abs_topk_rows(
     x: float32, bfloat16 or float16; no NaN; width at most WIDEST_ROW.
     k: entries kept per row, in [1, width]; ties go to the lowest indices.
     interpret: None for a GPU, or `compat.gpu_interpreter()`.
+    variant: of ROW_VARIANTS; 'block' in the place of others if a row is too
+      wide for a warp.
   """
   rows, width = x.shape
+  warps = ROW_VARIANTS[variant]
+  if warps and width <= topk_warps.WIDEST_ROW[x.dtype.itemsize]:
+    return topk_warps.abs_topk_rows(x, k, interpret is not None, warps)
   padded = jnp.pad(x, ((0, 0), (0, -width % _THREADS)))
   # A narrow float becomes a float32 whose last bits are all zero.
   lowest_bit = {'bfloat16': 16, 'float16': 13}.get(x.dtype.name, 0)
@@ -137,6 +152,7 @@ def count_at_least(
   words: Int32[Array, '...'],
   pivots: Int32[Array, 'pivots'],
   interpret: Any = None,
+  by_warps: bool = True,
 ) -> Int32[Array, 'pivots']:
   """Counts the words, without their sign bits, at or above each pivot.
 
@@ -144,7 +160,10 @@ def count_at_least(
     words: integers of any shape, at least one; read once.
     pivots: at least 1 each.
     interpret: None for a GPU, or `compat.gpu_interpreter()`.
+    by_warps: each warp counts for itself, or a block together.
   """
+  if by_warps:
+    return topk_warps.count_at_least(words, pivots, interpret is not None)
   flat = words.reshape(-1)
   flat = jnp.pad(flat, (0, -flat.size % _TILE)).reshape(-1, _TILE)
   blocks = min(flat.shape[0], _BLOCKS * machine.multiprocessors())

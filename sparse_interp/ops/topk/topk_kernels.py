@@ -21,10 +21,18 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 
 from sparse_interp.ops.cpu_kernels import proving
 from sparse_interp.ops.topk import topk_bits, topk_search
+from sparse_interp.ops.tuned import choice
 
-# Bits of the threshold that one pass over the array settles.
-_BITS = 3
-_PASSES = 11  # 31 bits
+# How the projection searches: bits of the threshold that one pass over the
+# array settles, and whether the passes are a loop.
+PROJECTIONS = {
+  'loop_of_3_bits': (3, True),
+  'loop_of_4_bits': (4, True),
+  'passes_of_3_bits': (3, False),
+  'passes_of_4_bits': (4, False),
+}
+PROJECTION = 'loop_of_3_bits'
+_THRESHOLD_BITS = 31
 _LARGEST = 2**31 - 1
 
 _WIDEST_ON_A_CPU = 2**24
@@ -95,7 +103,23 @@ def _rows(x, k, implementation):
     kept = _rows_on_a_cpu(rows.astype(jnp.float32), k).astype(x.dtype)
     return kept.reshape(x.shape)
   kernels, interpret = _kernel(implementation)
-  return kernels.abs_topk_rows(rows, k, interpret).reshape(x.shape)
+  variant = {}
+  if implementation == 'gpu':
+    best = best_for_rows(rows.shape, rows.dtype.name)
+    variant = {'variant': best or kernels.ROW_VARIANT}
+  return kernels.abs_topk_rows(rows, k, interpret, **variant).reshape(x.shape)
+
+
+def best_for_rows(shape: tuple[int, ...], dtype: str) -> str | None:
+  """The variant of AbsTopK known to be fastest on the GPU at hand, if any.
+
+  What is known of float32 holds for narrower floats: plain jax widens them and
+  does the same, a kernel has fewer bits to search.
+  """
+  *batch, width = shape
+  size = {'rows': max(1, math.prod(batch)), 'width': width}
+  best = choice.best('abs_topk', dtype=dtype, **size)
+  return best or choice.best('abs_topk', dtype='float32', **size)
 
 
 def _partition_rows(k, implementation, mesh, arguments, result):
@@ -214,7 +238,10 @@ def count_at_least(
 
 
 def kth_largest(
-  words: Int32[Array, '...'], count: Int[Array, ''], implementation: str
+  words: Int32[Array, '...'],
+  count: Int[Array, ''],
+  implementation: str,
+  variant: str = PROJECTION,
 ) -> Int32[Array, '']:
   """The `count`-th largest word, without its sign bit, of the whole array.
 
@@ -222,23 +249,30 @@ def kth_largest(
     words: of any shape, possibly sharded.
     count: in [1, words.size].
     implementation: as in `abs_topk`.
+    variant: of PROJECTIONS.
   """
-  digits = jnp.arange(1, 2**_BITS, dtype=jnp.int32)
+  bits, is_loop = PROJECTIONS[variant]
+  passes = -(-_THRESHOLD_BITS // bits)
+  digits = jnp.arange(1, 2**bits, dtype=jnp.int32)
 
   def settle(i, threshold):
-    shift = _BITS * (_PASSES - 1 - i)
-    # The first digit has but one bit before the sign.
+    shift = bits * (passes - 1 - i)
+    # The first digit has fewer bits before the sign.
     valid = digits <= (_LARGEST >> shift)
     candidates = threshold | (digits << shift)
     candidates = jnp.where(valid, candidates, _LARGEST)
     enough = count_at_least(words, candidates, implementation) >= count
     return threshold | (jnp.sum(enough & valid, dtype=jnp.int32) << shift)
 
-  return lax.fori_loop(0, _PASSES, settle, jnp.int32(0))
+  start = jnp.int32(0)
+  return lax.fori_loop(0, passes, settle, start, unroll=not is_loop)
 
 
 def keep_mask(
-  x: Float[Array, '...'], count: Int[Array, ''], implementation: str
+  x: Float[Array, '...'],
+  count: Int[Array, ''],
+  implementation: str,
+  variant: str = PROJECTION,
 ) -> Bool[Array, '...']:
   """Marks exactly `count` entries of largest magnitude; see `topk.keep_mask`.
 
@@ -247,7 +281,7 @@ def keep_mask(
   """
   bits = topk_bits.magnitude_bits(topk_bits.written_down(x))
   wanted = jnp.maximum(count, 1)
-  threshold = kth_largest(bits, wanted, implementation)
+  threshold = kth_largest(bits, wanted, implementation, variant)
   pivots = jnp.stack([jnp.maximum(threshold, 1), threshold + 1])
   kept, above = count_at_least(bits, pivots, implementation)
 

@@ -70,7 +70,8 @@ def check(x, matrix, implementation, tolerance=1e-5):
   x = jnp.asarray(x)
   dy = rng.standard_normal((*x.shape[:-1], matrix.shape[1]))
   dy = jnp.asarray(dy, x.dtype)
-  found = results(x, row_sparse.from_dense(matrix), dy, implementation)
+  w = row_sparse.from_dense(matrix, for_gpu=implementation.startswith('gpu'))
+  found = results(x, w, dy, implementation)
   wanted = expected(
     np.asarray(x, np.float32), matrix, np.asarray(dy, np.float32)
   )

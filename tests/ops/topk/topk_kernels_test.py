@@ -10,7 +10,13 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sparse_interp.ops import compat
-from sparse_interp.ops.topk import topk, topk_gpu, topk_tpu
+from sparse_interp.ops.topk import (
+  topk,
+  topk_gpu,
+  topk_kernels,
+  topk_tpu,
+  topk_warps,
+)
 
 INTERPRETED = ('tpu_interpreted', 'gpu_interpreted')
 COMPILED = (('tpu', 'tpu_custom_call'), ('cuda', 'mosaic_gpu_v2'))
@@ -91,8 +97,100 @@ def test_rows_of_a_kernel_under_vmap():
   np.testing.assert_array_equal(ours, reference)
 
 
+@pytest.mark.parametrize(
+  ('rows', 'width', 'k', 'dtype', 'variant'),
+  [
+    (1, 5, 2, 'float32', 'warps4'),
+    (9, 300, 31, 'bfloat16', 'warps8'),
+    (3, 130, 100, 'float32', 'warps12'),
+    (2, 16, 16, 'float16', 'warps4'),
+    (5, 256, 1, 'float32', 'warps4'),
+    pytest.param(
+      *(13, 3000, 700, 'float32', 'warps12'), marks=pytest.mark.slow
+    ),
+  ],
+)
+def test_warps_keep_the_k_largest_and_mark_zeros(
+  rows, width, k, dtype, variant
+):
+  x = rows_with_ties(rows, width, dtype)
+  keep = mask_by_sorting(np.asarray(x, np.float32), k)
+  y = topk_gpu.abs_topk_rows(x, k, compat.gpu_interpreter(), variant)
+  np.testing.assert_array_equal(y, np.where(keep, x, 0))
+  word = {2: np.int16, 4: np.int32}[x.dtype.itemsize]
+  np.testing.assert_array_equal(np.asarray(y).view(word) != 0, keep)
+
+
+def test_warps_search_magnitudes_of_any_size():
+  rng = np.random.default_rng(5)
+  x = rng.standard_normal((5, 200)).astype(np.float32)
+  x *= np.array([1e-42, 1e-30, 1, 1e30, 1], np.float32)[:, None]
+  x[1, ::7] = np.inf
+  x[4, 1:] = 0
+  keep = mask_by_sorting(x, 40)
+  y = topk_warps.abs_topk_rows(jnp.asarray(x), 40, interpret=True)
+  np.testing.assert_array_equal(y, np.where(keep, x, 0))
+
+
+@pytest.mark.parametrize('shape', [(), (3,), (5, 421), (3, 2777)])
+def test_warps_count_every_word_once_and_no_sign(shape):
+  rng = np.random.default_rng(len(shape))
+  words = rng.integers(-(2**31), 2**31 - 1, shape, np.int32)
+  pivots = np.array([1, 2**29, 2**30 + 12345, 2**31 - 1], np.int32)
+  counts = topk_warps.count_at_least(
+    jnp.asarray(words), jnp.asarray(pivots), interpret=True
+  )
+  expected = [((words & 0x7FFFFFFF) >= pivot).sum() for pivot in pivots]
+  np.testing.assert_array_equal(counts, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('variant', topk_kernels.PROJECTIONS)
+def test_every_variant_of_the_projection(variant):
+  x = np.asarray(rows_with_ties(7, 30))
+  for count in (0, 31, 100, 210):
+    mask = topk_kernels.keep_mask(
+      jnp.asarray(x), jnp.int32(count), 'gpu_interpreted', variant
+    )
+    expected = mask_by_sorting(x.reshape(1, -1), count).reshape(x.shape)
+    np.testing.assert_array_equal(mask, expected)
+
+
+@pytest.mark.parametrize('variant', topk_gpu.ROW_VARIANTS)
+def test_every_variant_of_rows_lowers_for_cuda(variant):
+  for width, dtype in ((300, 'float32'), (512, 'bfloat16')):
+    x = jax.ShapeDtypeStruct((37, width), dtype)
+    text = compat.lower_for(
+      'cuda', lambda x: topk_gpu.abs_topk_rows(x, 9, variant=variant), x
+    )
+    assert text.count('mosaic_gpu_v2') == 1
+
+
+@pytest.mark.parametrize(
+  'variant',
+  [
+    'loop_of_4_bits',
+    *[
+      pytest.param(name, marks=pytest.mark.slow)
+      for name in topk_kernels.PROJECTIONS
+      if name != 'loop_of_4_bits'
+    ],
+  ],
+)
+def test_every_variant_of_the_projection_lowers_for_cuda(variant):
+  x = jax.ShapeDtypeStruct((300, 701), 'float32')
+  count = jax.ShapeDtypeStruct((), 'int32')
+  text = compat.lower_for(
+    'cuda', lambda x, n: topk_kernels.keep_mask(x, n, 'gpu', variant), x, count
+  )
+  assert 'mosaic_gpu_v2' in text
+
+
 TPU = (topk_tpu.count_at_least, compat.tpu_interpreter())
-GPU = (topk_gpu.count_at_least, compat.gpu_interpreter())
+GPU = (
+  functools.partial(topk_gpu.count_at_least, by_warps=False),
+  compat.gpu_interpreter(),
+)
 
 
 @pytest.mark.slow
