@@ -50,6 +50,8 @@ def function(name: str) -> Function:
       from sparse_interp.runs import step_time as module
     case 'strength':
       from sparse_interp.runs import strength as module
+    case 'tune':
+      from sparse_interp.runs import tune as module
     case _:
       raise NotImplementedError(name)  # a test compares with configs/runs.py
   return module.run

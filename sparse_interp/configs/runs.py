@@ -62,6 +62,7 @@ RUNS = {
   'kernels': Run(
     'time kernels beside those of others', 'benchmarks/kernels', ('cpu',)
   ),
+  'tune': Run('find the fastest kernels of a GPU', 'benchmarks/tune'),
   'step_time': Run(
     'time a sparse training step',
     'benchmarks/step_time',
