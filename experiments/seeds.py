@@ -14,14 +14,14 @@ much.
 from ml_collections import config_dict
 
 from sparse_interp import configs
-from sparse_interp.configs import sections
 
 
 def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
   """Returns the configuration of a size, as in experiments/quickstart.py."""
   config = configs.load('quickstart', size)
   config.run = 'seeds'
+  # Each trains a model, and is the seed of its pruning.
   config.seeds = (0, 1, 2, 3, 4) if size == 'laptop' else (0, 1)
-  config.recipes = ('closed', 'published')
-  config.circuits_at_most = sections.optional(int)
+  config.recipes = ('closed', 'published')  # of PruneConfig, side by side
+  config.circuits_at_most = None
   return config

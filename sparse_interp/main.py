@@ -46,6 +46,8 @@ def function(name: str) -> Function:
       from sparse_interp.runs import quickstart as module
     case 'report':
       from sparse_interp.runs import report as module
+    case 'seeds':
+      from sparse_interp.runs import seeds as module
     case 'step_time':
       from sparse_interp.runs import step_time as module
     case 'strength':

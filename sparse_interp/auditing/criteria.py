@@ -132,7 +132,7 @@ def _others(measured, asked):
 
 
 def _number(name, measure, measured, bounds):
-  value = measured[measure]
-  interval = measured.get(f'{measure}_interval', [value, value])
+  value = float(measured[measure])
+  ends = measured.get(f'{measure}_interval', [value, value])
   formula = FORMULAS[measure]
-  return number(value, interval, formula, **bounds.get(name, {}))
+  return number(value, [*map(float, ends)], formula, **bounds.get(name, {}))

@@ -14,26 +14,22 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from sparse_interp.circuits import intervals
-from sparse_interp.circuits.counting import Count, Progress, counting
+from sparse_interp.circuits.counting import Progress, counting
 from sparse_interp.circuits.gating.ablation_names import (
   OF_OTHER_PROMPTS,
   TOGETHER,
 )
 from sparse_interp.circuits.gating.gated_model import (
-  GatedModel,
   all_outputs,
-  full_batches,
-  run,
 )
 from sparse_interp.circuits.gating.losses import kl_losses, pair_losses
 from sparse_interp.circuits.gating.task_loss import Pairs
 from sparse_interp.circuits.selecting.answers import answer_by_gates
+from sparse_interp.circuits.solving import by_condition, evaluate_model, mean_of
 from sparse_interp.circuits.units import Mask, Units
 
 FORMULAS = {
@@ -73,55 +69,6 @@ FORMULAS = {
   'interval': '95 % over pairs (BCa bootstrap); of random circuits over pairs '
   'and draws',
 }
-
-
-def evaluate_model(
-  model: GatedModel,
-  pairs: Pairs,
-  conditions: Sequence[str],
-  seed: int,
-  count: Count | None = None,
-) -> dict[str, Any]:
-  """Task loss of the full model, over all pairs and per condition.
-
-  Args:
-    model: the model; its ablation plays no part.
-    pairs: test pairs.
-    conditions: of each pair.
-    seed: of the bootstrap.
-    count: called as count(done, in all) now and then.
-
-  Returns:
-    {'full_loss', 'full_probability', their intervals, 'full_accuracy',
-    'full_conditions'}; accuracy is the share of prompts whose own answer has
-    the larger logit.
-  """
-  differences = all_outputs(model, {}, pairs, count=count)
-  losses = np.asarray(pair_losses(differences))
-  return {
-    **_mean('full_loss', losses, seed),
-    **_mean('full_probability', answer_probabilities(model, pairs), seed),
-    'full_accuracy': float(np.mean(differences * [1, -1] > 0)),
-    'full_conditions': _by_condition(losses, conditions),
-  }
-
-
-def answer_probabilities(
-  model: GatedModel, pairs: Pairs
-) -> Float[np.ndarray, 'pairs']:
-  """Full model's probability of the right answer, mean over both prompts."""
-  model, found = model.under('mean'), []
-  for part, key in full_batches(pairs):
-    found.append(np.asarray(_probabilities(model, part, key)))
-  return np.concatenate(found)[: pairs.size]
-
-
-@jax.jit
-def _probabilities(model, pairs, key):
-  logits, _ = run(model, {}, pairs, key)
-  by_prompt = jax.nn.softmax(logits).reshape(pairs.answers.shape[0], 2, -1)
-  right = jnp.take_along_axis(by_prompt, pairs.answers[:, :, None], axis=2)
-  return jnp.mean(right[..., 0], axis=1)
 
 
 def evaluate(
@@ -189,7 +136,7 @@ def evaluate(
   by_name = {name: np.asarray(found) for name, found in losses.items()}
   metrics = evaluate_model(model, test, conditions, seed, count)
   for name, found in by_name.items():
-    metrics |= _mean(name, found, seed)
+    metrics |= mean_of(name, found, seed)
   for name, found in (
     ('ranked_right', ranked_right(on_test)),
     ('ablated_ranked_right', ranked_right(rest)),
@@ -203,7 +150,7 @@ def evaluate(
     **random,
     'size_share': _share(units, keep),
     'under': _under(kinds, keep, calibrated, test, seed, count),
-    'test_conditions': _by_condition(by_name['test_loss'], conditions),
+    'test_conditions': by_condition(by_name['test_loss'], conditions),
     'random_circuits': random_circuits,
     'test_pairs': test.size,
   }
@@ -279,27 +226,10 @@ def _under(kinds, keep, calibrated, test, seed, count):
   for one in kinds:
     differences = answer_by_gates(one, count)(keep, test)
     found[one.model.ablation] = {
-      **_mean(
+      **mean_of(
         'test_loss', np.asarray(pair_losses(differences, *calibrated)), seed
       ),
-      **_mean('raw_loss', np.asarray(pair_losses(differences)), seed),
+      **mean_of('raw_loss', np.asarray(pair_losses(differences)), seed),
       'ranked_right': float(np.mean(ranked_right(differences))),
     }
   return found
-
-
-def _by_condition(losses, conditions):
-  """Mean loss of the pairs of each condition."""
-  return {
-    name: float(losses[np.asarray(conditions) == name].mean())
-    for name in sorted(set(conditions))
-  }
-
-
-def _mean(
-  name: str, values: Float[np.ndarray, 'pairs'], seed: int
-) -> dict[str, Any]:
-  return {
-    name: float(values.mean()),
-    f'{name}_interval': intervals.of_mean(values, seed),
-  }

@@ -7,15 +7,11 @@ import numpy as np
 from ml_collections import config_dict
 
 from sparse_interp.circuits.counting import counting
-from sparse_interp.circuits.faithfulness import (
-  answer_probabilities,
-  evaluate_model,
-)
 from sparse_interp.circuits.gating import gated_model
-from sparse_interp.circuits.gating.gated_model import GatedModel, all_outputs
-from sparse_interp.circuits.gating.losses import pair_losses
-from sparse_interp.circuits.gating.task_loss import Pairs, make_pairs
+from sparse_interp.circuits.gating.gated_model import GatedModel
+from sparse_interp.circuits.gating.task_loss import make_pairs
 from sparse_interp.circuits.prune_config import PruneConfig
+from sparse_interp.circuits.solving import evaluate_model, on_pairs
 from sparse_interp.configs import sections
 from sparse_interp.models import GPTConfig
 from sparse_interp.models.model import Model
@@ -78,17 +74,6 @@ def measure_tasks(
   return measured
 
 
-def on_pairs(model: GatedModel, pairs: Pairs) -> tuple[float, float]:
-  """Loss of the full model, and what it gives the right answer of all tokens.
-
-  A model may know which of two answers is likelier without ever giving either:
-  that is a fact about two logits, and no behaviour.
-  """
-  losses = pair_losses(all_outputs(model, {}, pairs))
-  probabilities = answer_probabilities(model, pairs)
-  return float(np.mean(losses)), float(np.mean(probabilities))
-
-
 def check_memory(config: config_dict.ConfigDict, model: GPTConfig) -> None:
   """Refuses more pairs or steps than the memory that is free can hold.
 
@@ -113,7 +98,9 @@ def check_memory(config: config_dict.ConfigDict, model: GPTConfig) -> None:
   estimate.check(parts, free_memory.of_machine())
 
 
-def why_none(entries: Mapping[str, Any], target: float, least: float) -> str:
+def why_none(
+  entries: Mapping[str, Any], target: float, least: float = 0.1
+) -> str:
   """One line on tasks of which none can be pruned."""
   posed = {n: e for n, e in entries.items() if 'unposable' not in e}
   if not posed:

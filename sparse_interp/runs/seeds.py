@@ -28,7 +28,7 @@ FORMULAS = {
   'its 95 % interval, under every one of ' + ', '.join(TOGETHER),
   'median_nodes': 'of the circuits of all learned tasks, found or not; edges '
   'likewise',
-  'apart': f'{APART} counts as learned, and for nothing else: the last token of '
+  'apart': f'{APART} counts as learned, for nothing else: the last token of '
   'its prompts decides',
 }
 

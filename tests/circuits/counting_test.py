@@ -60,5 +60,5 @@ def test_measuring_a_circuit_counts_up_to_the_end_of_all_passes(known):
   )
   done = [one['pairs'] for one in shown]
   assert done == sorted(done)
-  assert done[-1] == shown[-1]['of'] == 8 * test.size
+  assert done[-1] == shown[-1]['of'] == 11 * test.size
   assert jnp.isfinite(shown[0]['seconds_left'])

@@ -25,6 +25,7 @@ _CONFIG = PruneConfig(
   learning_rate=3e-2,
   selection_pairs=16,
   holdout_pairs=16,
+  ablation='mean',
   calibrate='after',
   init_attribution=0.0,
 )

@@ -127,7 +127,7 @@ def test_what_may_be_none_or_has_a_default_may_be_left_out():
   config.lock()
   complete = checked(config)
   assert complete.sparsity.block is None
-  assert complete.prune.min_necessity == 0.6
+  assert complete.prune.min_necessity == 0.55
   assert complete.prune.clip == 1.0
   assert 'block' not in config.sparsity
 

@@ -60,10 +60,11 @@ def test_what_the_quickstart_prunes_with_is_the_default():
     batch_pairs=16,
     k_warmup_fraction=0.5,
     init_attribution=0.5,
-    min_necessity=0.6,
+    ablation='mean,subsets,resample,counterfactual',
+    min_necessity=0.55,
     selection_pairs=128,
     holdout_pairs=192,
-    calibrate='during',
+    calibrate='after',
     target_loss=0.15,
   )
 
@@ -75,9 +76,14 @@ def test_where_experiments_differ_from_the_default_is_known():
     'selection_pairs': 16,
     'holdout_pairs': 16,
     'batch_pairs': 8,
+    'least_probability': 0.0,
   }
   config = strength.get_config()
-  assert _differences(config.prune) == {'min_necessity': None}
+  assert _differences(config.prune) == {
+    'min_necessity': None,
+    'calibrate': 'during',
+    'bounded': False,
+  }
   nodes, edges = (
     dataclasses.asdict(strength_run.hyperparameters(config, gates, False))
     for gates in ('nodes', 'edges')
@@ -98,7 +104,6 @@ def test_where_experiments_differ_from_the_default_is_known():
     'target_loss': 1e-2,
     'margin': 5e-3,
     'attempts': 1,
-    'calibrate': 'after',
     'steps': 400,
     'batch_pairs': 32,
     'k_coef': 1e-3,
@@ -107,7 +112,10 @@ def test_where_experiments_differ_from_the_default_is_known():
   }
   assert _differences(config.planted) == for_all | {
     'gates': 'edges',
+    'ablation': 'mean',
     'k_coef': 3e-3,
+    'calibrate': 'during',
+    'bounded': False,
   }
 
 

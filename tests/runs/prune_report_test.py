@@ -55,7 +55,9 @@ MEASURES = {
 
 
 def test_raw_losses_scale_and_shift_stand_beside_the_calibrated_ones():
-  found = prune_report.report(_circuit(**MEASURES), PruneConfig())['circuit']
+  found = prune_report.report(
+    _circuit(**MEASURES), PruneConfig(ablation='mean')
+  )['circuit']
   assert {name: found[name] for name in MEASURES} == MEASURES
   assert (found['scale'], found['shift']) == (3.5, -0.25)
   assert found['bounds'] == {
@@ -80,7 +82,7 @@ def test_raw_losses_scale_and_shift_stand_beside_the_calibrated_ones():
 )
 def test_a_circuit_that_misses_a_bound_says_which(name, value, missed):
   entry = prune_report.report(
-    _circuit(**{**MEASURES, name: value}), PruneConfig()
+    _circuit(**{**MEASURES, name: value}), PruneConfig(ablation='mean')
   )
   assert entry['circuit'] is None
   (said,) = entry['failed_circuit']['missed']
@@ -91,21 +93,25 @@ def test_a_circuit_that_misses_a_bound_says_which(name, value, missed):
 def test_a_raw_loss_beyond_ln_2_is_not_necessity():
   measured = {**MEASURES, 'necessity_loss': 5.0}
   measured['calibrated_necessity_loss'] = 0.1
-  entry = prune_report.report(_circuit(**measured), PruneConfig())
+  entry = prune_report.report(
+    _circuit(**measured), PruneConfig(ablation='mean')
+  )
   (said,) = entry['failed_circuit']['missed']
   assert said.startswith('necessity_calibrated >= 0.5 with 0.100')
 
 
 def test_what_was_not_measured_is_not_met():
   measured = {k: v for k, v in MEASURES.items() if k != 'listed_excess'}
-  entry = prune_report.report(_circuit(**measured), PruneConfig())
+  entry = prune_report.report(
+    _circuit(**measured), PruneConfig(ablation='mean')
+  )
   assert entry['failed_circuit']['missed'] == [
     'listed_excess, which was not measured'
   ]
 
 
 def test_a_target_on_kl_is_compared_with_kl():
-  config = PruneConfig(target_on='kl', target_loss=0.15)
+  config = PruneConfig(target_on='kl', target_loss=0.15, ablation='mean')
   entry = prune_report.report(_circuit(**MEASURES), config)
   (said,) = entry['failed_circuit']['missed']
   assert said.startswith('kl <= 0.15 with 0.200')

@@ -5,17 +5,6 @@ import math
 from sparse_interp.runs import table
 
 
-def test_a_missed_bound_is_said_with_a_number_that_shows_it():
-  found = {'test_kl': 0.0500049, 'random_loss': 0.4980, 'test_loss': 0.21}
-  words = table.missed_in_words(
-    found, ['test_kl <= 0.05', 'random_loss >= 0.5', 'test_loss <= 0.15']
-  )
-  assert words == (
-    'test_kl <= 0.05 with 0.050005, random_loss >= 0.5 with 0.498, '
-    'test_loss <= 0.15 with 0.210'
-  )
-
-
 def test_the_table_shows_every_task_and_why_one_has_no_circuit(capsys):
   circuit = {
     'nodes': 12,
@@ -36,8 +25,9 @@ def test_the_table_shows_every_task_and_why_one_has_no_circuit(capsys):
           'full_loss': 0.1,
           'circuit': None,
           'failed_circuit': {
-            'missed': ['test_loss <= 0.15'],
-            'test_loss': 0.1504,
+            **circuit,
+            'missed': ['loss_calibrated <= 0.15 with 0.1504'],
+            'calibrated_necessity_loss': 0.3,
           },
         },
         'e': {'full_loss': 0.1, 'circuit': None, 'not_pruned': 'a reason'},
@@ -52,7 +42,9 @@ def test_the_table_shows_every_task_and_why_one_has_no_circuit(capsys):
   assert rows['a'].split()[1:] == '0.010 12 9 0.120 0.340 1.500 0.700'.split()
   assert 'not learned' in rows['b']
   assert 'cannot be posed' in rows['c']
-  assert 'missed test_loss <= 0.15 with 0.1504' in rows['d']
+  # What fails is shown with its numbers.
+  assert 'not found: missed loss_calibrated <= 0.15 with 0.1504' in rows['d']
+  assert rows['d'].split()[1:8] == '0.100 12 9 0.120 0.340 0.300 0.700'.split()
   assert 'learned, not pruned: a reason' in rows['e']
   assert '2 tasks learned, 1 circuits that met every bound' in printed[7]
   assert '2.7' in printed[7]
