@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from sparse_interp.ops import compat
-from sparse_interp.ops.block_sparse import block_sparse, block_sparse_matmul
+from sparse_interp.ops.block_sparse import (
+  block_sparse,
+  block_sparse_matmul,
+  block_sparse_tpu,
+)
 from sparse_interp.ops.block_sparse.block_sparse_matmul import IMPLEMENTATIONS
 
 # The size of blocks and the dtypes that an implementation is tried with; for
@@ -112,7 +116,7 @@ def test_the_tpu_kernels_touch_only_what_they_may(layout, monkeypatch):
 
 def test_a_slot_without_a_block_gets_zeros_from_within_memory_on_a_tpu():
   place, ones = jnp.zeros(2, jnp.int32), jnp.ones((16, 128))
-  found = block_sparse_matmul.tpu.sampled(
+  found = block_sparse_tpu.sampled(
     *(ones, ones, place, place, jnp.int32(1), 128),
     interpret=compat.tpu_interpreter(checked=True),
   )
@@ -122,7 +126,7 @@ def test_a_slot_without_a_block_gets_zeros_from_within_memory_on_a_tpu():
 
 @pytest.mark.slow
 def test_several_tiles_of_rows_are_right_on_a_tpu(monkeypatch):
-  monkeypatch.setattr(block_sparse_matmul.tpu, 'ROWS', 16)
+  monkeypatch.setattr(block_sparse_tpu, 'ROWS', 16)
   assert_right('tpu_interpreted', 'all blocks', F32)
 
 

@@ -186,12 +186,17 @@ def test_what_ships_names_its_card_and_variants_that_there_are(path):
     assert 'plain' in case['milliseconds']
 
 
-def test_an_h200_is_known_to_win_with_wide_blocks_and_abs_topk(card):
+def test_what_each_card_is_known_to_win_with(card):
+  rows = {'rows': 8192, 'width': 1024, 'dtype': 'float32'}
+  block = {'dtype': 'bfloat16', 'block': 128}
+  card('NVIDIA H200')
+  assert choice.best('abs_topk', **rows) == 'block'
+  assert choice.best('projection', size=1_000_000) is None
+  card('NVIDIA H100 80GB HBM3')
+  assert choice.best('abs_topk', **rows) == 'warps4'
+  assert choice.best('projection', size=1_000_000) is None
+  assert choice.best('projection', size=10_000_000) == 'loop_of_3_bits'
   for kind in ('NVIDIA H200', 'NVIDIA H100 80GB HBM3'):
     card(kind)
-    size = {'rows': 8192, 'width': 1024}
-    assert choice.best('abs_topk', dtype='float32', **size) == 'block'
-    block = {'dtype': 'bfloat16', 'block': 128}
     assert choice.best('block_sparse', **block) == 'pipelined'
     assert choice.best('block_sparse', dtype='bfloat16', block=64) is None
-    assert choice.best('projection', size=1_000_000) is None
