@@ -185,8 +185,7 @@ def test_gated_small_and_edited_model_give_the_same_logits(name, gates):
       kind,
       closed=closed,
     )
-    for kind in CONSTANT
-    for closed in (False, True)
+    for kind, closed in (*((kind, False) for kind in CONSTANT), ('mean', True))
   ]
   units = units_lib.make(models[0], gates, 'rectified' not in name)
   whole = units_lib.unfold(models[0], units.filled(1.0))
