@@ -17,6 +17,7 @@ LOSSES = (
   'test_kl',
   'raw_kl',
   'necessity_loss',
+  'calibrated_necessity_loss',
   'random_loss',
 )
 

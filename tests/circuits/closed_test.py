@@ -12,6 +12,7 @@ from sparse_interp.circuits.gating.losses import pair_losses
 from sparse_interp.circuits.gating.task_loss import make_pairs
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.selecting import necessity
+from sparse_interp.circuits.selecting.from_ranking import Unprunable
 from tests.circuits import trial_models
 
 _CHANCE = np.log(2)
@@ -118,6 +119,17 @@ def test_a_closed_circuit_holds_the_competitor_that_decides():
   found, metrics = _search(units, task)
   assert found.units.masks(found.keep)['0.mlp.post_act'][1]
   assert metrics['test_loss'] < 0.1
+
+
+def test_no_circuit_is_credited_with_what_a_table_of_the_last_token_knows():
+  train = make_pairs(trial_models.task_with_evidence_last(160, 0))
+  units = trial_models.decided_by_the_last_token()
+  assert _full_loss(units, train) < 0.01
+  config = PruneConfig(
+    ablation='mean', steps=10, selection_pairs=32, holdout_pairs=32
+  )
+  with pytest.raises(Unprunable, match='the empty circuit meets it'):
+    find.find_units(units.model, train, config, seed=0)
 
 
 _ONE_PATH_AND_THE_BIAS = {

@@ -159,4 +159,18 @@ def a_competitor(site, closed=False):
   return units_of(config, weights, closed=closed)
 
 
+def decided_by_the_last_token(closed=True):
+  """The bigram table knows all that is to be known; its bias is no circuit."""
+  config = config_with(bigram_table=True)
+  weights = _Weights(config)
+  weights.v[0, 4], weights.attn_out[4, 3] = 0.1, 0.1
+  units = units_of(config, weights, closed=closed)
+  table = np.zeros((config.vocab_size, config.vocab_size), np.float32)
+  table[EVIDENCE, ANSWERS] = 6
+  params = {**units.model.params, 'bigram_table': jnp.asarray(table)}
+  values = units.model.values
+  model = gated_model.make(config, params, values, closed=closed)
+  return units_lib.make(model, 'nodes')
+
+
 known_task = make_known_task

@@ -42,6 +42,7 @@ function circuitFigures(circuit) {
   const figure = (name, tip, key) =>
     el('div', { 'data-tip': tip }, el('dt', {}, name), el('dd', {}, loss(m[key]),
       el('span', { class: 'range' }, interval(m[`${key}_interval`]))));
+  const measured = (name, tip, key) => (isNumber(m[key]) ? figure(name, tip, key) : null);
   return el('dl', { class: 'figures' },
     el('div', {}, el('dt', {}, 'nodes'), el('dd', {}, short(circuit.ids.length))),
     el('div', {}, el('dt', {}, 'edges'), el('dd', {}, short(circuit.edges.length))),
@@ -49,12 +50,24 @@ function circuitFigures(circuit) {
     figure('raw', 'the same with scale 1 and shift 0', 'raw_loss'),
     el('div', { 'data-tip': 'what multiplies the difference of the two logits, and what is added' },
       el('dt', {}, 'scale, shift'), el('dd', {}, calibrationText(circuit.record.calibration ?? {}))),
-    isNumber(m.test_kl) ? figure('KL', 'from the full model to the circuit with its scale and shift, over the two answers, on test pairs', 'test_kl') : null,
-    isNumber(m.raw_kl) ? figure('raw KL', 'the same with scale 1 and shift 0', 'raw_kl') : null,
+    measured('KL', 'from the full model to the circuit with its scale and shift, over the two answers, on test pairs', 'test_kl'),
+    measured('raw KL', 'the same with scale 1 and shift 0', 'raw_kl'),
     figure('full model', 'test loss of the full model', 'full_loss'),
-    figure('without circuit', 'necessity: test loss of the full model, the circuit ablated, without scale and shift', 'necessity_loss'),
+    figure('without circuit, raw', 'necessity: test loss of the full model, the circuit ablated, without scale and shift', 'necessity_loss'),
+    measured('without circuit', 'necessity: the same with the scale and the shift that suit it best: a bias is no ignorance', 'calibrated_necessity_loss'),
+    measured('ranked right', 'share of pairs whose side a prefers its own answer more than side b does, circuit alone', 'ranked_right'),
+    measured('ranked right without', 'the same of the full model with the circuit ablated; 0.5 is chance', 'ablated_ranked_right'),
+    measured('agreement', 'share of prompts on which circuit and full model prefer the same answer', 'agreement'),
+    measured('listed only', 'test loss with what is removed constant wherever it is read: only what is listed computes', 'listed_loss'),
+    measured('share of the model', 'kept nodes (or edges, if they carry gates) of those that lead anywhere', 'size_share'),
+    isNumber(m.droppable_units) ? el('div', { 'data-tip': 'kept units of which each could be left out alone' },
+      el('dt', {}, 'droppable'), el('dd', {}, short(m.droppable_units))) : null,
+    ...Object.entries(m.under ?? {}).map(([kind, losses]) =>
+      el('div', { 'data-tip': `raw loss of the circuit where removed parts take: ${kind}` },
+        el('dt', {}, kind), el('dd', {}, loss(losses.raw_loss),
+          el('span', { class: 'range' }, interval(losses.raw_loss_interval))))),
     figure('random circuit', 'mean test loss of random circuits of the same size, with scales and shifts of their own', 'random_loss'),
-    isNumber(m.raw_random_loss) ? figure('raw random', 'the same with scale 1 and shift 0', 'raw_random_loss') : null);
+    measured('raw random', 'the same with scale 1 and shift 0', 'raw_random_loss'));
 }
 
 function drawingTools(number, circuit, drawing, frame) {

@@ -8,7 +8,7 @@ const MARKS = [
   ['alone', 'circuit alone', (row) => row.circuit.test_loss],
   ['raw', 'circuit alone, raw', (row) => row.circuit.raw_loss],
   ['random', 'random circuit', (row) => row.circuit.random_loss],
-  ['without', 'model without the circuit', (row) => row.circuit.necessity_loss],
+  ['without', 'model without the circuit', (row) => without(row.circuit)],
 ];
 
 const COLUMNS = [
@@ -30,14 +30,18 @@ const COLUMNS = [
   { title: 'KL', tip: 'from the full model to the circuit with its scale and shift, over the two answers, on test pairs; the target is for it',
     only: 'kl', value: (row) => row.circuit.test_kl,
     range: (row) => row.circuit.test_kl_interval },
-  { title: 'necessity', tip: 'test loss of the full model with the circuit ablated, without scale and shift',
-    value: (row) => row.circuit.necessity_loss,
-    range: (row) => row.circuit.necessity_loss_interval },
+  { title: 'without', tip: 'test loss of the full model with the circuit ablated, with the scale and the shift that suit it best; raw where no such fit was made',
+    value: (row) => without(row.circuit),
+    range: (row) => row.circuit.calibrated_necessity_loss_interval ?? row.circuit.necessity_loss_interval },
   { title: 'random', tip: 'mean test loss of random circuits of the same size, with scales and shifts of their own',
     value: (row) => row.circuit.random_loss,
     range: (row) => row.circuit.random_loss_interval },
   { title: 'losses, log scale', value: null },
 ].filter((column) => !column.only || column.only === DATA.target.on);
+
+function without(circuit) {
+  return circuit.calibrated_necessity_loss ?? circuit.necessity_loss;
+}
 
 function calibrationText({ scale, shift }) {
   return isNumber(scale) && isNumber(shift) ? `×${short(scale)}, ${signed(shift)}` : '–';
