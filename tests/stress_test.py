@@ -68,7 +68,7 @@ PHASES = {
   'posing': 'full model',
   'optimising': lambda run: any(run.workdir.glob('pruning/*/gates.npz')),
   'searching': holds('first '),
-  'eliminating': holds('loss some'),
+  'eliminating': holds('loss all'),
   'testing': holds('test '),
   'reporting': lambda run: any(run.workdir.glob('circuits/*/circuit.json')),
 }

@@ -82,10 +82,12 @@ def audit(
     progress=progress,
     most_shift=most_shift(gated, make_pairs(train)) if bounded else None,
   )
+  # Circuits of others do not say how they were searched for.
+  asked = {'ablation': circuit.ablation['kind'], **circuit.prune_config}
   return Verdict(
     task.name,
-    criteria.numbers(metrics, circuit.prune_config),
-    criteria.holds_under(metrics, circuit.prune_config),
+    criteria.numbers(metrics, asked),
+    criteria.holds_under(metrics, asked),
     {},
     {
       'params_hash': model.hash,
