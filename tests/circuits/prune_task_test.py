@@ -127,7 +127,8 @@ def test_half_a_circuit_is_not_found(model, circuit):
   good = audit(model, circuit, TASK, test_pairs=32)
   bad = audit(model, half, TASK, test_pairs=32)
   assert good.found
-  assert good.holds_under == ('mean',)
+  # It was made for the mean, and measured under the others, too.
+  assert 'mean' in good.holds_under
   assert not bad.found
   assert bad.holds_under == ()
   assert not bad.numbers['loss_calibrated'].passed
