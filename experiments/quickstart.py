@@ -5,10 +5,10 @@
 
 Trains the model of experiments/pretrain/laptop.py on idioms and the
 interpreter's own library, prunes it to circuits for the first eight tasks it
-learned, and writes report.html. Measured on 2 CPU cores (Python 3.11, jax
-0.10.2): 10 minutes, of which training takes 3.7; 17 of 20 tasks at test loss <=
-0.15, all of the 8 pruned to circuits that meet every bound, 26.9 edges in the
-geometric mean (seed 0, 256 test pairs, mean ablation).
+learned, and writes report.html. Not measured to its end as it is now; before,
+with half the steps of training and under mean ablation alone, it took 10
+minutes on 2 CPU cores with AVX-512 (docs/results.md). On 2 cores without, a
+circuit took one to three minutes.
 
 With --config=quickstart:tiny the same path runs in a minute or
 two on a model too small to learn much; that is for tests.
