@@ -59,10 +59,9 @@ def audit(
   if train_pairs is None:
     train_pairs = circuit.prune_config.get('selection_pairs', 128)
   context = model.config.context_length
-  train, test = posed = tuple(
-    pose(task, model.tokenizer, split, count, length, seed, context)
-    for split, count in (('train', train_pairs), ('test', test_pairs))
-  )
+  tokenizer = model.tokenizer
+  train = pose(task, tokenizer, 'train', train_pairs, length, seed, context)
+  test = pose(task, tokenizer, 'test', test_pairs, length, seed, context)
   gated = gated_model.make(
     model.config,
     model.params,
@@ -91,7 +90,7 @@ def audit(
     {},
     {
       'params_hash': model.hash,
-      'pairs_hash': hash_pairs(posed),
+      'pairs_hash': hash_pairs((train, test)),
       'circuit_task': circuit.task,
       'pairs': {'train': train_pairs, 'test': metrics['test_pairs']},
       'random_circuits': metrics['random_circuits'],
@@ -130,7 +129,7 @@ def units_of_circuit(model: GatedModel, circuit: Circuit) -> tuple[Units, Mask]:
 def _values(model: Model, circuit: Circuit) -> dict[str, Any]:
   """What removed parts take; the model's means where a circuit has none."""
   widths = constant_sites(model.config)
-  values = {site: np.asarray(mean) for site, mean in circuit.means.items()}
+  values: dict[str, Any] = {**circuit.means}
   for site in widths.keys() - values.keys():
     # Where the last stream has no gates, nothing of it is ever removed.
     unused = site == 'final_resid' and site not in circuit.sites

@@ -125,7 +125,7 @@ def projection_cases(
       keep = topk_kernels.keep_mask(x, count, implementation, variant)
       return jnp.where(keep, x, 0)
 
-    ways = {'plain': plain, 'plain_top_k': top_k}
+    ways: dict[str, Any] = {'plain': plain, 'plain_top_k': top_k}
     ways |= {
       variant: functools.partial(ours, variant=variant)
       for variant in topk_kernels.PROJECTIONS
@@ -163,7 +163,7 @@ def row_sparse_cases(
           value, strips, outputs, x, interpret is not None, variant
         )
 
-      ways = {'plain': lambda x, w, *_: x @ w}
+      ways: dict[str, Any] = {'plain': lambda x, w, *_: x @ w}
       ways |= {
         variant: functools.partial(ours, variant=variant)
         for variant in row_sparse_gpu.VARIANTS
