@@ -168,4 +168,5 @@ def test_the_same_from_an_imported_model(tmp_path):
     model, known_text.TASK, known_text.CONFIG, tmp_path, known_text.PAIRS
   )
   assert ('0.attn.v:5', '0.attn.resid_delta:3', 6.0) in circuit.edge_names()
-  assert verdict.found
+  # Hardly anything else in that model leads anywhere.
+  assert set(verdict.missed) == {'size_share'}

@@ -59,7 +59,7 @@ def test_what_cannot_be_is_refused_before_any_work(
   assert not (tmp_path / 'w').exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_seed_by_both_recipes_once(tmp_path):
   config = experiment.get_config('tiny')
   config.seeds, config.tasks = (1,), 'else_elif,bracket_brace'
