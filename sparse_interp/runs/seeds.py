@@ -142,7 +142,6 @@ def _of_recipe(summary: Mapping[str, Any]) -> dict[str, Any]:
     'missed': {name: bounds for name, bounds in missed.items() if bounds},
     'nodes': {name: found['nodes'] for name, found in circuits.items()},
     'edges': {name: found['edges'] for name, found in circuits.items()},
-    'seconds': summary['wall_seconds'],
   }
 
 
