@@ -13,7 +13,6 @@ from sparse_interp.circuits.gating import gated_model
 from sparse_interp.circuits.gating.gated_model import GatedModel
 from sparse_interp.circuits.gating.task_loss import make_pairs
 from sparse_interp.circuits.prune_task import hash_pairs
-from sparse_interp.circuits.selecting.parted import most_shift
 from sparse_interp.circuits.units import Mask, Units
 from sparse_interp.files.verdict import Verdict
 from sparse_interp.models.model import Model
@@ -70,7 +69,6 @@ def audit(
     circuit.prune_config.get('products', 'auto'),
     circuit.closed,
   )
-  bounded = circuit.prune_config.get('bounded', False)
   metrics = evaluate(
     *units_of_circuit(gated, circuit),
     (circuit.scale, circuit.shift),
@@ -79,7 +77,7 @@ def audit(
     test.conditions,
     seed,
     progress=progress,
-    most_shift=most_shift(gated, make_pairs(train)) if bounded else None,
+    bounded=circuit.prune_config.get('bounded', False),
   )
   # Circuits of others do not say how they were searched for.
   asked = {'ablation': circuit.ablation['kind'], **circuit.prune_config}

@@ -17,6 +17,8 @@ nothing. A circuit is found if it meets all of these:
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from sparse_interp.circuits.faithfulness import FORMULAS
 from sparse_interp.circuits.gating.ablation_names import kinds_of
 from sparse_interp.circuits.prune_config import PruneConfig
@@ -51,6 +53,9 @@ _MEASURES = {
   'droppable_nodes': 'droppable_units',
 }
 
+# {what a target is for: number of a verdict, measure}.
+_JUDGED = {'task': ('loss_calibrated', 'test_loss'), 'kl': ('kl', 'test_kl')}
+
 
 def numbers(
   measured: Mapping[str, Any], asked: Mapping[str, Any]
@@ -67,33 +72,31 @@ def numbers(
   for name, measure in _MEASURES.items():
     if measure in measured:
       found[name] = _number(name, measure, measured, bounds)
-  for kind, losses in _others(measured, asked).items():
-    name = f'loss_{kind}'
-    formula = f'{FORMULAS["test_loss"]}, removed parts take: {kind}'
-    found[name] = number(
-      losses['test_loss'],
-      losses['test_loss_interval'],
-      formula,
-      **bounds[name],
-    )
+  judged, measure = _JUDGED[asked.get('target_on', 'task')]
+  for kind, losses in measured.get('under', {}).items():
+    name = _under(judged, kind)
+    if name in bounds and measure in losses:
+      formula = f'{FORMULAS[measure]}, removed parts take: {kind}'
+      ends = losses[f'{measure}_interval']
+      found[name] = number(losses[measure], ends, formula, **bounds[name])
   return found
 
 
 def holds_under(
   measured: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> tuple[str, ...]:
-  """Ablations under which the calibrated loss keeps below the target.
+  """Ablations under which the loss that is judged keeps below the target.
 
   Args:
     measured: what `faithfulness.evaluate` returned.
-    asked: hyper-parameters of the search; its target is one for task losses,
-      also where the search had one for KL.
+    asked: hyper-parameters of the search.
   """
   target = asked.get('target_loss', PruneConfig.target_loss)
+  _, measure = _JUDGED[asked.get('target_on', 'task')]
   return tuple(
     kind
     for kind, losses in measured.get('under', {}).items()
-    if losses['test_loss_interval'][1] <= target
+    if losses.get(f'{measure}_interval', [0, np.inf])[1] <= target
   )
 
 
@@ -106,15 +109,12 @@ def not_measured(
 
 def _bounds(asked: Mapping[str, Any]) -> dict[str, dict[str, float]]:
   """{number: what `verdict.number` takes}."""
-  default = PruneConfig()
-  target = asked.get('target_loss', default.target_loss)
-  judged = 'kl' if asked.get('target_on') == 'kl' else 'loss_calibrated'
-  kinds = kinds_of(asked.get('ablation', default.ablation))
-  sufficient = {judged: {'at_most': target}}
-  if judged != 'kl':
-    sufficient |= {f'loss_{kind}': {'at_most': target} for kind in kinds[1:]}
+  target = asked.get('target_loss', PruneConfig.target_loss)
+  judged, _ = _JUDGED[asked.get('target_on', 'task')]
+  _, *others = kinds_of(asked.get('ablation', PruneConfig.ablation))
+  names = judged, *(_under(judged, kind) for kind in others)
   return {
-    **sufficient,
+    **{name: {'at_most': target} for name in names},
     'listed_excess': {'at_most': MOST_EXCESS},
     'necessity_calibrated': {'at_least': LEAST_LOSS},
     'random_loss': {'at_least': LEAST_LOSS},
@@ -122,13 +122,9 @@ def _bounds(asked: Mapping[str, Any]) -> dict[str, dict[str, float]]:
   }
 
 
-def _others(measured, asked):
-  """Losses under the ablations after the first, unless KL is judged."""
-  if asked.get('target_on') == 'kl':
-    return {}
-  kinds = kinds_of(asked.get('ablation', PruneConfig.ablation))
-  under = measured.get('under', {})
-  return {kind: under[kind] for kind in kinds[1:] if kind in under}
+def _under(judged: str, kind: str) -> str:
+  """Name of what is judged under an ablation that is not the first."""
+  return f'{judged.removesuffix("_calibrated")}_{kind}'
 
 
 def _number(name, measure, measured, bounds):

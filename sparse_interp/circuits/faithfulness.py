@@ -23,9 +23,7 @@ from sparse_interp.circuits.gating.ablation_names import (
   OF_OTHER_PROMPTS,
   TOGETHER,
 )
-from sparse_interp.circuits.gating.gated_model import (
-  all_outputs,
-)
+from sparse_interp.circuits.gating.gated_model import all_outputs
 from sparse_interp.circuits.gating.losses import kl_losses, pair_losses
 from sparse_interp.circuits.gating.task_loss import Pairs
 from sparse_interp.circuits.selecting.answers import answer_by_gates
@@ -81,7 +79,7 @@ def evaluate(
   seed: int,
   random_circuits: int = 8,
   progress: Progress | None = None,
-  most_shift: float | None = None,
+  bounded: bool = False,
 ) -> dict[str, Any]:
   """Every measure of a circuit that FORMULAS names.
 
@@ -95,7 +93,8 @@ def evaluate(
     seed: of bootstrap and random circuits.
     random_circuits: how many are drawn, at least two.
     progress: called now and then with what there is to show.
-    most_shift: of a bounded calibration; None for a free one.
+    bounded: whether the fits of what the circuit is compared with keep their
+      scale within bounds; their shift is free.
   """
   first = units.by_kind()[0]
   kinds = _kinds(units)
@@ -107,13 +106,12 @@ def evaluate(
   on_test = answer_test(keep, test)
   nothing = answer_test(np.zeros_like(keep), test)
   rest = all_outputs(model, first.gates_of_rest(keep), test, count=count)
-  any_shift = None if most_shift is None else np.inf
+  any_shift = np.inf if bounded else None
   rest_fitted = train.calibrate(
     all_outputs(model, first.gates_of_rest(keep), train), any_shift
   )
-  listed = (
-    on_test if model.closed else answer_by_gates(_closed(first))(keep, test)
-  )
+  closed = first.on(dataclasses.replace(model, closed=True))
+  listed = on_test if model.closed else answer_by_gates(closed)(keep, test)
   # Seeds of different circuits are far apart, whatever `seed` is.
   drawn = [
     first.random_like(keep, seed + 1000 * (i + 1))
@@ -149,7 +147,7 @@ def evaluate(
     **_faithfulness(on_test, nothing, full, seed),
     **random,
     'size_share': _share(units, keep),
-    'under': _under(kinds, keep, calibrated, test, seed, count),
+    'under': _under(kinds, keep, calibrated, test, full, seed, count),
     'test_conditions': by_condition(by_name['test_loss'], conditions),
     'random_circuits': random_circuits,
     'test_pairs': test.size,
@@ -175,11 +173,6 @@ def _share(units, keep):
   if units.on_edges:
     return kept.edge_count / max(1, all_live.edge_count)
   return kept.node_count / max(1, all_live.node_count)
-
-
-def _closed(units: Units) -> Units:
-  model = dataclasses.replace(units.model, closed=True)
-  return dataclasses.replace(units, model=model)
 
 
 def _random(units, drawn, train, test, most_shift, count):
@@ -214,22 +207,22 @@ def _kinds(units):
   """The units under the ablations asked for, and all others that there are."""
   asked = units.model.kinds
   others = TOGETHER if asked[0] in TOGETHER else OF_OTHER_PROMPTS
-  return [
-    dataclasses.replace(units, model=units.model.under(kind))
-    for kind in dict.fromkeys((*asked, *others))
-  ]
+  kinds = dict.fromkeys((*asked, *others))
+  return [units.on(units.model.under(kind)) for kind in kinds]
 
 
-def _under(kinds, keep, calibrated, test, seed, count):
+def _under(kinds, keep, calibrated, test, full, seed, count):
   """{ablation: losses of the circuit under it}."""
   found = {}
   for one in kinds:
-    differences = answer_by_gates(one, count)(keep, test)
-    found[one.model.ablation] = {
-      **mean_of(
-        'test_loss', np.asarray(pair_losses(differences, *calibrated)), seed
-      ),
-      **mean_of('raw_loss', np.asarray(pair_losses(differences)), seed),
-      'ranked_right': float(np.mean(ranked_right(differences))),
+    answers = answer_by_gates(one, count)(keep, test)
+    losses = {
+      'test_loss': pair_losses(answers, *calibrated),
+      'raw_loss': pair_losses(answers),
+      'test_kl': kl_losses(answers, full, *calibrated),
     }
+    own = {'ranked_right': float(np.mean(ranked_right(answers)))}
+    for name, by_pair in losses.items():
+      own |= mean_of(name, np.asarray(by_pair), seed)
+    found[one.model.ablation] = own
   return found

@@ -30,7 +30,7 @@ from sparse_interp.circuits.selecting.from_ranking import (
   select,
   units_of,
 )
-from sparse_interp.circuits.selecting.parted import most_shift, part
+from sparse_interp.circuits.selecting.parted import part
 from sparse_interp.circuits.unfinished import (
   Unfinished,
   identity,
@@ -165,7 +165,7 @@ def find_circuit(
       test_task.conditions,
       seed,
       progress=progress,
-      most_shift=most_shift(model, train) if prune_config.bounded else None,
+      bounded=prune_config.bounded,
     ),
   )
   if found.keep.sum() <= MOST_UNITS:

@@ -46,12 +46,13 @@ class Units:
   model: GatedModel
   sizes: Mapping[str, int]
 
+  def on(self, model: GatedModel) -> 'Units':
+    """The same units of the model in another state, under one ablation, say."""
+    return dataclasses.replace(self, model=model)
+
   def by_kind(self) -> 'list[Units]':
     """The same units under each of the ablations of the model."""
-    return [
-      dataclasses.replace(self, model=self.model.under(kind))
-      for kind in self.model.kinds
-    ]
+    return [self.on(self.model.under(kind)) for kind in self.model.kinds]
 
   @property
   def count(self) -> int:

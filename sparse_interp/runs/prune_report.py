@@ -17,7 +17,7 @@ FORMULAS = {
   'the last token, mean over both sides and all pairs',
   'learned': 'on train pairs, the loss of the full model is at most '
   'target_loss (guessing between the two answers costs ln 2 = 0.693) and the '
-  'right answer has at least a tenth of the probability of all tokens',
+  'right answer has at least least_probability among all tokens, on average',
   'found': 'every bound of the circuit is met by the end of its interval',
   'pairs': 'no prompt is both in a train pair and in a test pair; circuits are '
   'found on train pairs alone',

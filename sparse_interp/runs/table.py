@@ -27,6 +27,8 @@ def circuit_line(name: str, entry: Mapping[str, Any]) -> str:
     f'test loss {found["test_loss"]:.3f} (raw {found["raw_loss"]:.3f}), '
     f'without it {without_it(found):.3f}, random {found["random_loss"]:.3f}'
   )
+  if 'droppable_units' in found:
+    line += f', {found["droppable_units"]} could be dropped alone'
   if 'missed' not in found:
     return line
   return f'{line}, NOT FOUND: missed {", ".join(found["missed"])}'

@@ -78,11 +78,16 @@ def test_every_ablation_that_was_asked_for_must_hold():
   )
 
 
-def test_a_target_on_kl_is_for_kl_alone():
+def test_a_target_on_kl_is_for_kl_under_every_ablation():
   asked = {**_ASKED, 'target_on': 'kl'}
-  numbers = _numbers(asked, test_kl=0.01)
+  near = {'test_kl': 0.01, 'test_kl_interval': [0.0, 0.02]}
+  far = {'test_kl': 0.9, 'test_kl_interval': [0.8, 1.0]}
+  under = {'mean': near, 'resample': far, 'subsets': far}
+  numbers = _numbers(asked, test_kl=0.01, under=under)
   assert numbers['kl'].passed
+  assert _missed(numbers) == ['kl_resample']
   assert numbers['loss_calibrated'].bound is None
+  assert criteria.holds_under({'under': under}, asked) == ('mean',)
 
 
 def test_what_has_no_number_is_named():

@@ -93,7 +93,7 @@ def _search(units, task, **fields):
     test.conditions,
     seed=0,
     random_circuits=2,
-    most_shift=0.0,
+    bounded=True,
   )
 
 
@@ -162,7 +162,7 @@ def test_a_bias_is_no_ignorance():
     test.conditions,
     seed=0,
     random_circuits=2,
-    most_shift=0.0,
+    bounded=True,
   )
   # Raw, the model without them seems to know nothing.
   assert metrics['necessity_loss'] > 0.5

@@ -4,7 +4,7 @@ Two ways give the same: the whole model with gates, and the small model of a
 circuit, for the many circuits inside that one which a search tries.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from sparse_interp.circuits.extracted.small_edges import (
   product_into,
   source_means,
 )
+from sparse_interp.circuits.gating.ablation import CONSTANT
 from sparse_interp.circuits.gating.batch import Batch
 from sparse_interp.circuits.gating.gated_model import (
   all_outputs,
@@ -66,6 +67,47 @@ def answer_by_gates(units: Units, count: Count | None = None) -> Answer:
     )
 
   return answer
+
+
+def answers_inside(units: Units, keep: Mask) -> list[Answer]:
+  """Answers of circuits inside `keep` under each ablation of the model.
+
+  A constant ablation is left to the small model. What is hardest to meet is
+  asked for last and stands first.
+  """
+  return [
+    answer_by_small_model(one, keep)
+    if one.model.ablation in CONSTANT
+    else answer_by_gates(one)
+    for one in reversed(units.by_kind())
+  ]
+
+
+def worst_loss(
+  answers: Sequence[Answer],
+  keep: Mask,
+  batch: Batch,
+  limit: float,
+  calibrate: str,
+  target_on: str,
+) -> float:
+  """Largest `selection_loss` of a circuit, or the first beyond a limit.
+
+  Args:
+    answers: under each ablation.
+    keep: the circuit.
+    batch: pairs or sequences.
+    limit: beyond it, the other ablations are not looked at.
+    calibrate: see `selection_loss`.
+    target_on: see `selection_loss`.
+  """
+  worst = -np.inf
+  for answer in answers:
+    loss = selection_loss(batch, answer(keep, batch), calibrate, target_on)
+    worst = max(worst, loss)
+    if worst > limit:
+      break
+  return float(worst)
 
 
 def _of_each(compute):

@@ -14,7 +14,7 @@ from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.ranking.ranks import top
 from sparse_interp.circuits.selecting.answers import (
   answer_by_gates,
-  selection_loss,
+  worst_loss,
 )
 from sparse_interp.circuits.unfinished import Unfinished, question
 from sparse_interp.circuits.units import Mask, Units
@@ -107,9 +107,7 @@ class Ranked:
     self._unfinished = unfinished or Unfinished()
     self._units, self._order = units, order
     self._batch, self._config = batch, config
-    # What is hardest to meet is asked for last and looked at first.
-    kinds = reversed(units.by_kind())
-    self._answers = [answer_by_gates(one) for one in kinds]
+    self._answers = [answer_by_gates(one) for one in reversed(units.by_kind())]
 
   def loss(self, keep: Mask) -> float:
     """Largest loss of a circuit under the ablations of the model.
@@ -117,21 +115,14 @@ class Ranked:
     It is measured once however often it is asked for, and under no further
     ablation once it is beyond the target, as goals never are.
     """
-
-    def compute():
-      worst = -np.inf
-      for answer in self._answers:
-        found = answer(keep, self._batch)
-        config = self._config
-        loss = selection_loss(
-          self._batch, found, config.calibrate, config.target_on
-        )
-        worst = max(worst, loss)
-        if worst > config.target_loss:
-          break
-      return float(worst)
-
-    return self._unfinished.recall(question('first', keep), compute)
+    config = self._config
+    return self._unfinished.recall(
+      question('first', keep),
+      lambda: worst_loss(
+        *(self._answers, keep, self._batch),
+        *(config.target_loss, config.calibrate, config.target_on),
+      ),
+    )
 
   def smallest(self, goal: float, first_guess: int) -> tuple[int, float, Mask]:
     """Bisects for a goal.

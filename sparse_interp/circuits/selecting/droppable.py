@@ -2,14 +2,12 @@
 
 import numpy as np
 
-from sparse_interp.circuits.gating.ablation import CONSTANT
 from sparse_interp.circuits.gating.batch import Batch
 from sparse_interp.circuits.gating.gated_model import BATCH
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.selecting.answers import (
-  answer_by_gates,
-  answer_by_small_model,
-  selection_loss,
+  answers_inside,
+  worst_loss,
 )
 from sparse_interp.circuits.selecting.necessity import rest_loss
 from sparse_interp.circuits.units import Mask, Units
@@ -33,25 +31,21 @@ def count_droppable(
     config: what was asked for.
   """
   some = chosen.take(np.arange(min(BATCH, chosen.size)))
-  answers = [
-    answer_by_small_model(one, keep)
-    if one.model.ablation in CONSTANT
-    else answer_by_gates(one)
-    for one in units.by_kind()
-  ]
+  answers = answers_inside(units, keep)
+
+  def suffices(trial):
+    asked = config.target_loss, config.calibrate, config.target_on
+    return worst_loss(answers, trial, some, *asked) <= config.target_loss
+
+  def is_necessary(trial):
+    least = config.min_necessity
+    if least is None:
+      return True
+    return rest_loss(units, trial, some, config.bounded)[0] >= least
+
   count = 0
   for unit in np.flatnonzero(keep):
     trial = keep.copy()
     trial[unit] = False
-    count += all(
-      selection_loss(
-        some, answer(trial, some), config.calibrate, config.target_on
-      )
-      <= config.target_loss
-      for answer in answers
-    ) and (
-      config.min_necessity is None
-      or rest_loss(units, trial, some, config.bounded)[0]
-      >= config.min_necessity
-    )
+    count += suffices(trial) and is_necessary(trial)
   return count

@@ -4,8 +4,8 @@ The ranking judges a unit by its whole history beside hundreds of others; here
 each is tried in the circuit that is left. Thousands of small losses are needed,
 so under a constant ablation they are computed by the circuit's small model, not
 by the full one. What leads nowhere, or has no effect, goes first, in one step.
-Several ablations are only known to the full model: then chunks are dropped, and
-no single units.
+Of several ablations, most are known to the full model alone: then chunks are
+dropped, and no single units.
 """
 
 import functools
@@ -15,14 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparse_interp.circuits.gating.ablation import CONSTANT
 from sparse_interp.circuits.gating.batch import Batch
 from sparse_interp.circuits.gating.gated_model import gate_slopes
 from sparse_interp.circuits.selecting.answers import (
   SOME_PAIRS,
   answer_by_gates,
-  answer_by_small_model,
-  selection_loss,
+  answers_inside,
+  worst_loss,
 )
 from sparse_interp.circuits.selecting.moves import moves
 from sparse_interp.circuits.unfinished import Unfinished, question
@@ -95,27 +94,19 @@ def eliminate(
     The circuit that is left.
   """
   unfinished = unfinished or Unfinished()
-  by_kind = units.by_kind()[::-1]
-  by_gates = [answer_by_gates(one) for one in by_kind]
+  by_gates = [answer_by_gates(one) for one in reversed(units.by_kind())]
   batches = {
     'all': batch,
     'some': batch.take(np.arange(min(SOME_PAIRS, batch.size))),
   }
 
   def cost(answers, trial, which, *within):
-    """The largest loss, or the first one beyond the target."""
-
-    def compute():
-      worst = -np.inf
-      for answer in answers:
-        found = answer(trial, batches[which])
-        loss = selection_loss(batches[which], found, calibrate, target_on)
-        worst = max(worst, loss)
-        if worst > target:
-          break
-      return float(worst)
-
-    return unfinished.recall(question(f'loss {which}', trial, *within), compute)
+    return unfinished.recall(
+      question(f'loss {which}', trial, *within),
+      lambda: worst_loss(
+        *(answers, trial, batches[which], target, calibrate, target_on)
+      ),
+    )
 
   def cheapest(mask):
     return unfinished.recall(
@@ -125,7 +116,7 @@ def eliminate(
   def by_slope(mask):
     gates, slopes = units.unfold(mask), 0.0
     kl = float(target_on == 'kl')
-    for one, answer in zip(by_kind, answers, strict=True):
+    for one, answer in zip(reversed(units.by_kind()), answers, strict=True):
       fitted = (1.0, 0.0)
       if calibrate == 'during':
         fitted = batch.calibrate(answer(mask, batch))
@@ -155,9 +146,7 @@ def eliminate(
   trial = units.live(keep)
   if cost(by_gates, trial, 'all') <= target:
     keep = trial
-  answers, start = by_gates, keep
-  if units.model.ablation in CONSTANT:
-    answers = [answer_by_small_model(units, keep)]
+  answers, start = answers_inside(units, keep), keep
   # Small models of other circuits round otherwise: the first one counts, too.
   loss = lambda trial: cost(answers, trial, 'all', start)  # noqa: E731
   estimate = lambda trial: cost(answers, trial, 'some', start)  # noqa: E731

@@ -52,10 +52,7 @@ def part(model: GatedModel, train: Batch, config: PruneConfig) -> Split:
     train.take(indices[seen:]),
     chosen,
     holdout if config.holdout_pairs else chosen,
-    most_shift(model, train) if config.bounded else None,
+    calibration.centre(all_outputs(model, {}, train))
+    if config.bounded
+    else None,
   )
-
-
-def most_shift(model: GatedModel, train: Batch) -> float:
-  """Largest shift of a bounded calibration on these pairs."""
-  return calibration.centre(all_outputs(model, {}, train))
