@@ -156,3 +156,10 @@ def test_where_the_model_has_seen_no_such_text_the_remedy_is_such_text(file):
   assert 'on text with such prompts' in said
   del entry['pairs_file']
   assert 'on text' not in pose.why_none({'with_as': entry}, 0.15)
+
+
+def test_a_fact_about_two_logits_is_no_behaviour():
+  reached = {'full_loss': 0.02, 'full_probability': 0.004}
+  said = pose.why_none({'rare': {'learned_on': reached}}, 0.15, 0.1)
+  assert said.startswith('prune.least_probability must be reached')
+  assert 'got 0.1 and at most 0.004' in said

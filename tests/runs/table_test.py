@@ -49,3 +49,19 @@ def test_the_table_shows_every_task_and_why_one_has_no_circuit(capsys):
   assert '2 tasks learned, 1 circuits that met every bound' in printed[7]
   assert '2.7' in printed[7]
   assert 'test pairs, ablation: zero' in printed[7]
+
+
+def test_the_line_of_a_circuit_says_how_much_of_it_is_not_needed():
+  found = {
+    'nodes': 12,
+    'edges': 9,
+    'test_loss': 0.12,
+    'raw_loss': 0.34,
+    'necessity_loss': 1.5,
+    'calibrated_necessity_loss': 0.66,
+    'random_loss': 0.7,
+    'droppable_units': 3,
+  }
+  line = table.circuit_line('a', {'circuit': found})
+  assert 'without it 0.660' in line
+  assert line.endswith('3 could be dropped alone')

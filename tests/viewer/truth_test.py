@@ -208,6 +208,12 @@ def test_the_text_and_the_model_are_those_of_the_run(run, fields, lead):
     ),
     ('subsets', 'nodes', 'a random half at a time', 'half of the time'),
     ('adversary', 'nodes', 'kind: adversary', 'when ablated'),
+    (
+      'zero,resample',
+      'nodes',
+      '0, or its value on another prompt of the task (numbers are of the first',
+      'when ablated',
+    ),
   ],
 )
 def test_what_removed_parts_take_is_that_of_the_circuit(

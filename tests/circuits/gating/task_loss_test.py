@@ -70,6 +70,41 @@ def test_calibration_never_turns_a_preference_around():
   np.testing.assert_allclose(wrong_losses, np.log(2), atol=0.2)
 
 
+def test_a_bounded_scale_neither_shouts_nor_whispers():
+  low, high = calibration.SCALES
+  quiet = 1e-3 * np.stack([np.ones(8), -np.ones(8)], axis=1)
+  scale, shift = calibration.fit_bounded(quiet, np.inf)
+  np.testing.assert_allclose((scale, shift), (high, 0), atol=1e-6)
+  # Loud, and as often wrong as right.
+  noise = np.random.default_rng(0).normal(0, 30, (200, 2))
+  assert calibration.fit_bounded(noise, np.inf)[0] == low
+
+
+def test_a_bounded_fit_is_the_free_one_where_that_is_within():
+  rng = np.random.default_rng(0)
+  signs = np.array([1, -1])
+  differences = 0.8 * (signs + rng.normal(0.4, 0.9, (100, 2)))
+  free = calibration.fit(np.float32(differences))
+  np.testing.assert_allclose(
+    calibration.fit_bounded(differences, np.inf), free, atol=0.1
+  )
+  most = abs(float(free[1])) / 2
+  scale, shift = calibration.fit_bounded(differences, most)
+  np.testing.assert_allclose(abs(shift), most)
+  # No neighbour within the bounds is better.
+  loss = lambda *fit: float(losses.pair_losses(differences, *fit).mean())  # noqa: E731
+  best = loss(scale, shift)
+  for factor in (0.95, 1.05):
+    assert loss(scale * factor, shift) > best
+  assert loss(scale, 0.9 * shift) > best
+
+
+def test_a_circuit_may_shift_as_much_as_centres_the_full_model():
+  full = np.array([[5.0, -3.0], [4.0, -2.0]])
+  assert calibration.centre(full) == 1.0
+  assert calibration.centre(full - 1) == 0.0
+
+
 def test_perfect_circuits_get_a_finite_scale():
   right = np.stack([np.ones(8), -np.ones(8)], axis=1).astype(np.float32)
   scale, shift = calibration.fit(right)
