@@ -161,6 +161,10 @@ def config(monkeypatch):
       {'prune.target_loss': 0.8},
       ['prune.target_loss must be less', '0.69', 'got 0.8', 'lower target'],
     ),
+    (
+      {'prune.least_probability': 1.0},
+      ['prune.least_probability must be reached', 'got 1.0 and at most 0.'],
+    ),
     ({'prune.gates': 'heads'}, ['prune.gates must be one of nodes, edges']),
     ({'prune.ablation': 'noise'}, ['prune.ablation must be one of mean,']),
   ],
@@ -173,6 +177,22 @@ def test_what_cannot_be_pruned_ends_in_one_line_and_writes_nothing(
   config.update_from_flattened_dict(changes)
   assert_refused(capfd, config, tmp_path / 'w', *parts)
   assert not (tmp_path / 'w').exists()
+
+
+def test_train_pairs_say_what_is_learned(config, monkeypatch):
+  encode = pose.encode_task
+
+  def turned_in_tests(task, tokenizer, split, *rest):
+    encoded = encode(task, tokenizer, split, *rest)
+    if split == 'train':
+      return encoded
+    return dataclasses.replace(encoded, answers=encoded.answers[:, ::-1])
+
+  monkeypatch.setattr(pose, 'encode_task', turned_in_tests)
+  model = pretrained.load('known')
+  entry = pose.measure_tasks(config, model)['with_as'].entry
+  assert entry['learned']
+  assert entry['learned_on']['full_loss'] < 0.15 < entry['full_loss']
 
 
 def test_all_tasks_are_listed_though_none_can_be_pruned(
