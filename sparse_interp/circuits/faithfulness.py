@@ -64,9 +64,12 @@ FORMULAS = {
   'those of the model that lead anywhere',
   'droppable_units': 'kept units of which each could be left out alone, on the '
   'pairs of the search, within the bounds of the search',
-  'interval': '95 % over pairs (BCa bootstrap); of random circuits over pairs '
-  'and draws',
+  'interval': '95 % over pairs (BCa bootstrap); of random circuits, and under '
+  'subsets, over pairs and draws',
 }
+
+# A removed part comes back in half of the subsets: one or two are a coin toss.
+_DRAWS_OF_SUBSETS = 8
 
 
 def evaluate(
@@ -98,7 +101,7 @@ def evaluate(
   """
   first = units.by_kind()[0]
   kinds = _kinds(units)
-  passes = 5 + len(kinds) + random_circuits
+  passes = 5 + sum(map(_draws, kinds)) + random_circuits
   count = counting(progress, 'measure', passes=passes)
   model, answer = first.model, answer_by_gates(first)
   answer_test = answer_by_gates(first, count)
@@ -211,18 +214,29 @@ def _kinds(units):
   return [units.on(units.model.under(kind)) for kind in kinds]
 
 
+def _draws(units):
+  """How often answers under this ablation are asked for."""
+  return _DRAWS_OF_SUBSETS if units.model.ablation == 'subsets' else 1
+
+
 def _under(kinds, keep, calibrated, test, full, seed, count):
   """{ablation: losses of the circuit under it}."""
   found = {}
   for one in kinds:
-    answers = answer_by_gates(one, count)(keep, test)
-    losses = {
-      'test_loss': pair_losses(answers, *calibrated),
-      'raw_loss': pair_losses(answers),
-      'test_kl': kl_losses(answers, full, *calibrated),
+    drawn = [
+      answer_by_gates(one, count, i)(keep, test) for i in range(_draws(one))
+    ]
+    measures = {
+      'test_loss': lambda answers: pair_losses(answers, *calibrated),
+      'raw_loss': pair_losses,
+      'test_kl': lambda answers: kl_losses(answers, full, *calibrated),
     }
-    own = {'ranked_right': float(np.mean(ranked_right(answers)))}
-    for name, by_pair in losses.items():
-      own |= mean_of(name, np.asarray(by_pair), seed)
+    ranked = [np.mean(ranked_right(answers)) for answers in drawn]
+    own = {'ranked_right': float(np.mean(ranked))}
+    for name, measure in measures.items():
+      losses = np.stack([np.asarray(measure(answers)) for answers in drawn])
+      own |= mean_of(name, losses.mean(axis=0), seed)
+      if len(drawn) > 1:
+        own[f'{name}_interval'] = intervals.over_draws(losses)
     found[one.model.ablation] = own
   return found

@@ -185,7 +185,10 @@ def _is_main_thread() -> bool:
 
 
 def _is_interactive() -> bool:
-  return hasattr(sys, 'ps1') or 'ipykernel' in sys.modules
+  """Whether this is a prompt or a notebook, not a script that only imports."""
+  ipython = sys.modules.get('IPython')
+  in_shell = ipython is not None and ipython.get_ipython() is not None
+  return hasattr(sys, 'ps1') or in_shell
 
 
 def _ready(descriptor: int, event: int, limit: float | None) -> bool:

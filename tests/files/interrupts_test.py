@@ -190,6 +190,16 @@ def test_a_prompt_keeps_its_exception(monkeypatch):
     run()
 
 
+@pytest.mark.slow
+def test_a_script_that_has_notebook_software_is_no_notebook():
+  pytest.importorskip('ipykernel.kernelapp')
+  with interrupts.handled(), interrupts.deferring() as stop:
+    stop.unsaved = True
+    os.kill(os.getpid(), signal.SIGTERM)
+    while stop.signal is None:
+      time.sleep(0.01)
+
+
 def test_another_thread_leaves_signals_alone():
   before, inside = _handlers(), []
 

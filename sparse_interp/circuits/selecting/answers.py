@@ -56,15 +56,21 @@ def selection_loss(
   return float(jnp.mean(losses))
 
 
-def answer_by_gates(units: Units, count: Count | None = None) -> Answer:
-  """Answers of circuits, by the whole model with gates."""
-  others = _of_each(lambda batch: values_of_others(units.model, batch))
+def answer_by_gates(
+  units: Units, count: Count | None = None, seed: int = 0
+) -> Answer:
+  """Answers of circuits, by the whole model with gates.
+
+  Args:
+    units: of the model.
+    count: called after every batch, see `all_outputs`.
+    seed: of other prompts and subsets.
+  """
+  others = _of_each(lambda batch: values_of_others(units.model, batch, seed))
 
   def answer(keep, batch):
     gates = units.gates(keep)
-    return all_outputs(
-      units.model, gates, batch, count=count, others=others(batch)
-    )
+    return all_outputs(units.model, gates, batch, seed, count, others(batch))
 
   return answer
 
