@@ -167,9 +167,10 @@ def rotary_tables(
   return cosine.astype(np.float32), sine.astype(np.float32)
 
 
-def _rotate(
+def rotate(
   config: GPTConfig, x: Float[Array, 'batch time heads d_head']
 ) -> Float[Array, 'batch time heads d_head']:
+  """Queries or keys, turned by their position; see `rotary_tables`."""
   cosine, sine = (t[:, None] for t in rotary_tables(config, x.shape[1]))
   rotated = cosine * x + sine * x[..., rotary_partner(config)]
   return rotated.astype(x.dtype)
@@ -199,7 +200,7 @@ class Attention(nn.Module):
       part = see(f'attn.{name}', sparsify(config, f'attn_{name}', part))
       heads.append(part.reshape(*part.shape[:2], -1, config.d_head))
     if config.position == 'rotary':
-      heads[:2] = (_rotate(config, part) for part in heads[:2])
+      heads[:2] = (rotate(config, part) for part in heads[:2])
     sink = None
     if config.sink:
       sink = self.param('sink_logit', nn.initializers.zeros, (config.n_heads,))

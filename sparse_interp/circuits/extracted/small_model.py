@@ -72,7 +72,7 @@ def _norm_scale(config, x, rest_square):
   return centre, jax.lax.rsqrt(variance + config.norm_epsilon)
 
 
-class _Keep(NamedTuple):
+class Keep(NamedTuple):
   """What becomes of the nodes of a site: AbsTopK, and gates if there are any.
 
   Attributes:
@@ -268,7 +268,7 @@ def apply(
   seen = keys_seen(config, tokens.shape[1], lengths)
   visible = visible_keys(seen[:, None], tokens.shape[1])
 
-  keep = _Keep(small.closed, competing_sites(config), gates or {})
+  keep = Keep(small.closed, competing_sites(config), gates or {})
   for i, block in enumerate(small.blocks):
     kind = 'mlp' if i % 2 else 'attn'
     if kind == 'attn' or not config.parallel_residual:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from sparse_interp.circuits.extracted.cutting import Cut, floats, single
 from sparse_interp.circuits.extracted.small_arrays import Read
-from sparse_interp.models.config import RESIDUAL_SITES
+from sparse_interp.models.config import RESIDUAL_SITES, GPTConfig
 from sparse_interp.models.gpt import sinusoidal_positions
 
 
@@ -88,7 +88,7 @@ def read(
     square = np.sum((embedding + constant[rest]) ** 2, axis=-1)
     rest_square = single(square)
   residual = kept[kept < config.d_model]
-  positions = _positions(cut, layer, norm)
+  positions = position_channels(config, cut.params, layer, kind)
   if sparse is not None:
     residual = np.arange(config.d_model)
   elif positions is not None:
@@ -104,23 +104,32 @@ def read(
   )
 
 
-def _positions(cut: Cut, layer: int, norm: int) -> np.ndarray | None:
-  """Position channels as a block reads them, (context, d_position)."""
-  config = cut.config
+def position_channels(
+  config: GPTConfig, params: dict, layer: int, kind: str
+) -> Float[np.ndarray, 'context d_position'] | None:
+  """Position channels as a block reads them, float64; None without any.
+
+  Args:
+    config: the model.
+    params: its parameters.
+    layer: number of the layer.
+    kind: 'attn' or 'mlp'.
+  """
   if not config.position.startswith('concat'):
     return None
-  table = cut.get('wpe', 'embedding')
   if config.position == 'concat_sinusoidal':
     length, width = config.context_length, config.d_position
     table = floats(sinusoidal_positions(length, width))
+  else:
+    table = floats(params['wpe']['embedding'])
   if config.norm == 'none':
     return table
-  gain = cut.get(f'h_{layer}', f'ln_p{norm}', 'scale')
+  norm = params[f'h_{layer}'][{'attn': 'ln_p1', 'mlp': 'ln_p2'}[kind]]
+  gain = floats(norm['scale'])
   if config.norm == 'rms':
     square = np.mean(table**2, axis=-1, keepdims=True)
     return table / np.sqrt(square + config.norm_epsilon) * gain
   table = table - table.mean(axis=-1, keepdims=True)
   variance = np.mean(table**2, axis=-1, keepdims=True)
-  bias = cut.get(f'h_{layer}', f'ln_p{norm}', 'bias')
   table = table / np.sqrt(variance + config.norm_epsilon) * gain
-  return table if bias is None else table + bias
+  return table + floats(norm['bias']) if 'bias' in norm else table

@@ -247,7 +247,15 @@ def values_of_others(
   width = sum(value.shape[-1] for value in model.values.values())
   if 4 * batch.inputs()['tokens'].size * width > _MOST_BYTES:
     return None
-  return [_others(model, *part) for part in full_batches(batch, seed)]
+  return list(each_values_of_others(model, batch, seed))
+
+
+def each_values_of_others(
+  model: GatedModel, batch: Batch, seed: int = 0
+) -> Iterator[Values]:
+  """The same one batch after another, so that none has to be kept."""
+  for part in full_batches(batch, seed):
+    yield _others(model, *part)
 
 
 _others = jax.jit(_other_values)

@@ -1,10 +1,13 @@
 """What circuits answer, and the loss that searches compare with a target.
 
-Two ways give the same: the whole model with gates, and the small model of a
-circuit, for the many circuits inside that one which a search tries.
+Two ways give the same: the whole model with gates, and a small one for the many
+circuits inside one circuit which a search tries, where removed parts take
+constants (`small_model`) or, in closed circuits, values of other prompts
+(`given_model`).
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sparse_interp.circuits.counting import Count
-from sparse_interp.circuits.extracted import small_model
+from sparse_interp.circuits.extracted import given_model, small_model
 from sparse_interp.circuits.extracted.extract import shrink
 from sparse_interp.circuits.extracted.small_edges import (
   gate_small_edges,
@@ -20,10 +23,12 @@ from sparse_interp.circuits.extracted.small_edges import (
   product_into,
   source_means,
 )
-from sparse_interp.circuits.gating.ablation import CONSTANT
+from sparse_interp.circuits.gating.ablation import CONSTANT, OF_OTHER_PROMPTS
 from sparse_interp.circuits.gating.batch import Batch
 from sparse_interp.circuits.gating.gated_model import (
+  BATCH,
   all_outputs,
+  each_values_of_others,
   values_of_others,
 )
 from sparse_interp.circuits.units import Mask, Units
@@ -75,18 +80,38 @@ def answer_by_gates(
   return answer
 
 
-def answers_inside(units: Units, keep: Mask) -> list[Answer]:
+class Inside(NamedTuple):
+  """Answers of circuits inside one circuit, under each ablation of the model.
+
+  Attributes:
+    quick: by small models.
+    slow: by the whole model.
+  """
+
+  quick: list[Answer]
+  slow: list[Answer]
+
+  @property
+  def each(self) -> list[Answer]:
+    """What is quickly seen to be missed stands first."""
+    return self.quick + self.slow
+
+
+def answers_inside(units: Units, keep: Mask) -> Inside:
   """Answers of circuits inside `keep` under each ablation of the model.
 
-  A constant ablation is left to the small model. What is hardest to meet is
-  asked for last and stands first.
+  What is hardest to meet is asked for last and stands first.
   """
-  return [
-    answer_by_small_model(one, keep)
-    if one.model.ablation in CONSTANT
-    else answer_by_gates(one)
-    for one in reversed(units.by_kind())
-  ]
+  inside = Inside([], [])
+  for one in reversed(units.by_kind()):
+    kind, closed = one.model.ablation, one.model.closed
+    if kind in CONSTANT:
+      inside.quick.append(answer_by_small_model(one, keep))
+    elif kind in OF_OTHER_PROMPTS and closed and not one.on_edges:
+      inside.quick.append(answer_by_given_model(one, keep))
+    else:
+      inside.slow.append(answer_by_gates(one))
+  return inside
 
 
 def worst_loss(
@@ -131,6 +156,50 @@ def _of_each(compute):
     return batches[-1][1]
 
   return recall
+
+
+def answer_by_given_model(units: Units, keep: Mask) -> Answer:
+  """Answers of closed circuits inside `keep` under values of other prompts."""
+  model, nodes = units.model, units.parts(keep).nodes
+  given = given_model.make(model.config, model.params, nodes)
+
+  def parts_of(batch):
+    parts = []
+    for i, values in enumerate(each_values_of_others(model, batch)):
+      for first in range(0, BATCH, SOME_PAIRS):
+        pairs = i * BATCH + first + np.arange(SOME_PAIRS)
+        if pairs[0] < batch.size:
+          taken = _some(values, first)
+          taken = given_model.take(given, taken)
+          parts.append((batch.take(pairs % batch.size), taken))
+    return parts
+
+  parts_of_batch = _of_each(parts_of)
+
+  def answer(trial, batch):
+    masks = units.masks(trial)
+    gates = {
+      site: jnp.asarray(masks[site][kept], jnp.float32)
+      for site, kept in nodes.items()
+    }
+    found = [
+      np.asarray(given_model.answers(given, taken, gates, part))
+      for part, taken in parts_of_batch(batch)
+    ]
+    return np.concatenate(found)[: batch.size]
+
+  return answer
+
+
+@jax.jit
+def _some(values, first):
+  """Values of SOME_PAIRS of a batch."""
+
+  def take(x):
+    rows = x.shape[0] // BATCH
+    return jax.lax.dynamic_slice_in_dim(x, first * rows, SOME_PAIRS * rows)
+
+  return jax.tree.map(take, values)
 
 
 @jax.jit

@@ -31,7 +31,7 @@ def count_droppable(
     config: what was asked for.
   """
   some = chosen.take(np.arange(min(BATCH, chosen.size)))
-  answers = answers_inside(units, keep)
+  answers = answers_inside(units, keep).each
 
   def suffices(trial):
     asked = config.target_loss, config.calibrate, config.target_on

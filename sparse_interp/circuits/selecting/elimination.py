@@ -2,10 +2,10 @@
 
 The ranking judges a unit by its whole history beside hundreds of others; here
 each is tried in the circuit that is left. Thousands of small losses are needed,
-so under a constant ablation they are computed by the circuit's small model, not
-by the full one. What leads nowhere, or has no effect, goes first, in one step.
-Of several ablations, most are known to the full model alone: then chunks are
-dropped, and no single units.
+so they are computed by small models where there are any, and by the full one
+last. What leads nowhere, or has no effect, goes first, in one step. Where most
+ablations are known to the full model alone, chunks are dropped, and no single
+units.
 """
 
 import functools
@@ -116,7 +116,7 @@ def eliminate(
   def by_slope(mask):
     gates, slopes = units.unfold(mask), 0.0
     kl = float(target_on == 'kl')
-    for one, answer in zip(reversed(units.by_kind()), answers, strict=True):
+    for one, answer in zip(reversed(units.by_kind()), by_gates, strict=True):
       fitted = (1.0, 0.0)
       if calibrate == 'during':
         fitted = batch.calibrate(answer(mask, batch))
@@ -146,13 +146,14 @@ def eliminate(
   trial = units.live(keep)
   if cost(by_gates, trial, 'all') <= target:
     keep = trial
-  answers, start = answers_inside(units, keep), keep
+  inside, start = answers_inside(units, keep), keep
   # Small models of other circuits round otherwise: the first one counts, too.
-  loss = lambda trial: cost(answers, trial, 'all', start)  # noqa: E731
-  estimate = lambda trial: cost(answers, trial, 'some', start)  # noqa: E731
+  loss = lambda trial: cost(inside.each, trial, 'all', start)  # noqa: E731
+  quick = inside.quick or inside.slow
+  estimate = lambda trial: cost(quick, trial, 'some', start)  # noqa: E731
   keep = _drop_chunks(keep, loss, cheapest, target, show)
   keep = units.settle(keep)
-  if len(answers) > 1:
+  if len(inside.slow) > 1:
     return keep
   for number in range(_PASSES if keep.sum() <= _TRIED else 0):
     before = keep

@@ -41,12 +41,15 @@ def refinements(
   """
   circuits = []
   if config.eliminate:
-    # Where nothing is to spare, a greedy search soon has no way to go: it
-    # also starts from a circuit that is closer to the full model.
-    _, _, larger = ranked.smallest(
-      full_loss + _ROOM * (goal - full_loss), max(1, int(keep.sum()))
-    )
-    starts = [keep, larger] if larger.sum() <= _LARGEST else [keep]
+    starts = [keep]
+    # Where nothing is to spare, a greedy search soon has no way to go: it also
+    # starts from a circuit that is closer to the full model. Not with several
+    # ablations, where every trial takes that many times as long.
+    if len(units.model.kinds) == 1:
+      _, _, larger = ranked.smallest(
+        full_loss + _ROOM * (goal - full_loss), max(1, int(keep.sum()))
+      )
+      starts += [larger] if larger.sum() <= _LARGEST else []
     circuits = [
       eliminate(
         units,

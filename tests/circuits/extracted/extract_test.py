@@ -27,7 +27,7 @@ _BASE = {
   'context_length': 12,
 }
 # Each case turns several switches that do not hide one another.
-_CASES = {
+CASES = {
   'published': {'sink': True},
   'no activation sparsity': {'activation_density': None},
   'layer norm, concatenated positions': {
@@ -113,8 +113,9 @@ def _model(switches, seed=0):
   return config, params, means, tokens, rng
 
 
-def _case(name):
-  return _model(_CASES[name])
+def make_case(name):
+  """One of the CASES: configuration, parameters, means, tokens, generator."""
+  return _model(CASES[name])
 
 
 @jax.jit
@@ -170,9 +171,9 @@ def test_one_layer_without_most_of_its_nodes_gives_the_same_logits():
 # Every case compiles three models for each ablation.
 @pytest.mark.slow
 @pytest.mark.parametrize('gates', ['nodes', 'edges'])
-@pytest.mark.parametrize('name', _CASES)
+@pytest.mark.parametrize('name', CASES)
 def test_gated_small_and_edited_model_give_the_same_logits(name, gates):
-  config, params, means, tokens, rng = _case(name)
+  config, params, means, tokens, rng = make_case(name)
   batch = Recorded(
     tokens, jnp.array([10, 4, 7]), jnp.zeros((3, 10, 1)), jnp.ones(3)
   )
@@ -227,7 +228,7 @@ def test_gated_small_and_edited_model_give_the_same_logits(name, gates):
   ],
 )
 def test_removal_becomes_parameters_wherever_no_abs_topk_acts(name, left):
-  config, params, means, _, rng = _case(name)
+  config, params, means, _, rng = make_case(name)
   model = gated_model.make(config, params, means)
   units = units_lib.make(model, 'nodes')
   on = units.unfold(_draw(units, 0.5, rng))
@@ -242,7 +243,7 @@ def test_removal_becomes_parameters_wherever_no_abs_topk_acts(name, left):
 
 
 def test_values_of_other_prompts_cannot_become_parameters():
-  config, params, means, _, _ = _case('published')
+  config, params, means, _, _ = make_case('published')
   model = gated_model.make(config, params, means, 'resample')
   with pytest.raises(ValueError, match=r"ablation must be .* got 'resample'"):
     edit_model(model, {})
