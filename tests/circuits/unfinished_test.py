@@ -103,6 +103,7 @@ def test_killed_after_every_write_it_ends_with_the_same_bits(
   assert content(circuit) == content(search(config=config))
 
 
+@pytest.mark.slow
 def test_steps_that_are_kept_are_not_made_again(search, tmp_path, monkeypatch):
   made = []
   run_chunk = gate_steps.run_chunk

@@ -84,7 +84,10 @@ def test_setup_names_every_package_and_all_data():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('how', ['wheel', 'editable'])
+# An editable installation is what .ci/run itself begins with.
+@pytest.mark.parametrize(
+  'how', ['wheel', pytest.param('editable', marks=pytest.mark.long)]
+)
 def test_an_installation_runs_configurations_from_anywhere(how, tmp_path):
   source = tmp_path / 'source'
   shutil.copytree(

@@ -324,6 +324,7 @@ def test_an_edge_circuit_is_found_reported_refused_elsewhere_and_drawn(
     write_report(str(workdir), str(report))
 
 
+@pytest.mark.slow
 def test_circuits_that_are_lost_or_damaged_are_found_again(
   config, tmp_path, capsys, monkeypatch
 ):

@@ -28,6 +28,7 @@ def run(script: str, *arguments: str, devices: int = 1) -> list[str]:
   return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_every_update_leaves_as_many_weights_as_were_asked_for():
   assert run('exact_counts.py') == ['0 off']
 

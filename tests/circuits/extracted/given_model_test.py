@@ -23,13 +23,13 @@ def _pairs(config, count, rng):
   )
 
 
-@pytest.mark.parametrize('kind', ['counterfactual', 'resample'])
 @pytest.mark.parametrize(
-  'name',
+  ('name', 'kind'),
   [
-    'published',
+    ('published', 'resample'),
+    ('published', 'counterfactual'),
     *(
-      pytest.param(name, marks=pytest.mark.slow)
+      pytest.param(name, 'counterfactual', marks=pytest.mark.slow)
       for name in CASES
       if name != 'published'
     ),
