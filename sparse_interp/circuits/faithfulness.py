@@ -27,6 +27,11 @@ from sparse_interp.circuits.gating.gated_model import all_outputs
 from sparse_interp.circuits.gating.losses import kl_losses, pair_losses
 from sparse_interp.circuits.gating.task_loss import Pairs
 from sparse_interp.circuits.selecting.answers import answer_by_gates
+from sparse_interp.circuits.selecting.drawn import (
+  drawn_answers,
+  draws,
+  interval,
+)
 from sparse_interp.circuits.solving import by_condition, evaluate_model, mean_of
 from sparse_interp.circuits.units import Mask, Units
 
@@ -68,9 +73,6 @@ FORMULAS = {
   'subsets, over pairs and draws',
 }
 
-# A removed part comes back in half of the subsets: one or two are a coin toss.
-_DRAWS_OF_SUBSETS = 8
-
 
 def evaluate(
   units: Units,
@@ -101,7 +103,7 @@ def evaluate(
   """
   first = units.by_kind()[0]
   kinds = _kinds(units)
-  passes = 5 + sum(map(_draws, kinds)) + random_circuits
+  passes = 5 + sum(map(draws, kinds)) + random_circuits
   count = counting(progress, 'measure', passes=passes)
   model, answer = first.model, answer_by_gates(first)
   answer_test = answer_by_gates(first, count)
@@ -214,18 +216,11 @@ def _kinds(units):
   return [units.on(units.model.under(kind)) for kind in kinds]
 
 
-def _draws(units):
-  """How often answers under this ablation are asked for."""
-  return _DRAWS_OF_SUBSETS if units.model.ablation == 'subsets' else 1
-
-
 def _under(kinds, keep, calibrated, test, full, seed, count):
   """{ablation: losses of the circuit under it}."""
   found = {}
   for one in kinds:
-    drawn = [
-      answer_by_gates(one, count, i)(keep, test) for i in range(_draws(one))
-    ]
+    drawn = list(drawn_answers(one, keep, test, count))
     measures = {
       'test_loss': lambda answers: pair_losses(answers, *calibrated),
       'raw_loss': pair_losses,
@@ -235,8 +230,7 @@ def _under(kinds, keep, calibrated, test, full, seed, count):
     own = {'ranked_right': float(np.mean(ranked))}
     for name, measure in measures.items():
       losses = np.stack([np.asarray(measure(answers)) for answers in drawn])
-      own |= mean_of(name, losses.mean(axis=0), seed)
-      if len(drawn) > 1:
-        own[f'{name}_interval'] = intervals.over_draws(losses)
+      own[name] = float(losses.mean())
+      own[f'{name}_interval'] = interval(losses, seed)
     found[one.model.ablation] = own
   return found

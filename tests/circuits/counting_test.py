@@ -60,6 +60,6 @@ def test_measuring_a_circuit_counts_up_to_the_end_of_all_passes(known):
   )
   done = [one['pairs'] for one in shown]
   assert done == sorted(done)
-  # Ablations of its own, three and eight draws of subsets, random circuits.
-  assert done[-1] == shown[-1]['of'] == (5 + 3 + 8 + 2) * test.size
+  # Ablations of its own, three and sixteen draws of subsets, random circuits.
+  assert done[-1] == shown[-1]['of'] == (5 + 3 + 16 + 2) * test.size
   assert jnp.isfinite(shown[0]['seconds_left'])

@@ -170,7 +170,7 @@ def test_of_circuits_that_hold_on_unseen_pairs_the_smallest_is_taken(
   seen = []
 
   def judge(units, keep, data, config):
-    seen.append(judging.Tried(keep, len(seen), 1, 0, losses[len(seen)]))
+    seen.append(judging.Tried(keep, len(seen), 1, 0, *[losses[len(seen)]] * 2))
     return seen[-1]
 
   monkeypatch.setattr(from_ranking, 'judge', judge)

@@ -36,7 +36,12 @@ _SMALLEST_CHUNK = 1 / 64, 4
 _LOOKED_AT_AGAIN = 192
 
 # With more units than this, only chunks are dropped: it would take minutes.
-_TRIED = 512
+_TRIED = 1024
+
+# Of more single moves than this, the cheapest are made together ...
+_MANY = 64
+# ... at least so many at a time.
+_TOGETHER = 8
 
 # Passes over all units; one without a success ends it earlier.
 _PASSES = 3
@@ -223,7 +228,6 @@ def _drop_singly(keep, moves, loss, estimate, without, weight, target, show):
     return cost / weight[keep & ~trial].sum()
 
   now, drops = estimate(keep), 0
-  again = keep.sum() <= _LOOKED_AT_AGAIN
   queue = []
   for number, move in enumerate(moves):
     # Each is estimated; as many of the others as so far will have to be tried.
@@ -233,6 +237,11 @@ def _drop_singly(keep, moves, loss, estimate, without, weight, target, show):
     # What a few pairs call hopeless is not tried on all of them.
     if estimate(trial) <= _HOPELESS * target:
       queue.append((ratio(trial), number, drops))
+  first = keep
+  keep, queue = _drop_together(keep, queue, moves, loss, without, target, show)
+  if keep is not first:
+    drops, now = 1, estimate(keep)
+  again = keep.sum() <= _LOOKED_AT_AGAIN
   heapq.heapify(queue)
   while queue:
     show(keep, trials=len(queue))
@@ -246,3 +255,22 @@ def _drop_singly(keep, moves, loss, estimate, without, weight, target, show):
       keep, drops = trial, drops + 1
       now = estimate(keep)
   return keep
+
+
+def _drop_together(keep, queue, moves, loss, without, target, show):
+  """Makes the cheapest of many moves at once; what is left of the queue, too.
+
+  Each time they may take half of what the loss is still below the target.
+  """
+  queue = sorted(queue)
+  size = len(queue) // 2
+  while len(queue) > _MANY and size >= _TOGETHER:
+    show(keep, trials=len(queue))
+    chosen = [moves[number] for _, number, _ in queue[:size]]
+    trial = without(keep, np.concatenate(chosen))
+    if loss(trial) <= (loss(keep) + target) / 2:
+      keep, queue = trial, queue[size:]
+      size = len(queue) // 2
+    else:
+      size //= 2
+  return keep, queue

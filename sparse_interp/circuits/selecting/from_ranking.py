@@ -113,8 +113,8 @@ def select(
 
   Returns:
     Of all circuits tried, the one with the fewest edges among those that meet
-    the target on the holdout pairs; without any, the one with the smallest
-    loss there.
+    the target on the holdout pairs by the end of the interval; without any, the
+    one that comes closest.
 
   Raises:
     Unprunable: if the full model itself misses the target, or if it is met
@@ -150,11 +150,12 @@ def select(
         'units': [int(one.keep.sum()) for one in new],
         'edges': [one.edges for one in new],
         'holdout_loss': [one.holdout_loss for one in new],
+        'holdout_high': [one.holdout_high for one in new],
       }
     )
     # The bisected circuit comes last: it alone is not what was asked for.
     excess = (
-      min(one.holdout_loss for one in (new[:-1] or new)) - config.target_loss
+      min(one.holdout_high for one in (new[:-1] or new)) - config.target_loss
     )
     if excess <= 0:
       break
