@@ -6,7 +6,8 @@
 At 1250 steps: 3.7 minutes on 2 CPU cores with AVX-512 (jax 0.10.2), validation
 loss 1.72 nats/token, hidden matrices 1 in 16 nonzero (seed 0), 16 to 17 of 20
 tasks learned. At the 2500 steps that are there now: all 20, seeds 0 and 1, on
-an H100 (experiments/benchmarks/results/laptop_recipes_h100.json).
+an H100 (experiments/benchmarks/results/laptop_recipes_h100.json), and seed 0 on
+2 CPU cores, validation loss 1.605.
 """
 
 from ml_collections import config_dict
