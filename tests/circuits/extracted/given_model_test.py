@@ -11,7 +11,7 @@ from sparse_interp.circuits.selecting.answers import (
   answer_by_gates,
   answer_by_given_model,
 )
-from tests.circuits.extracted.extract_test import CASES, make_case
+from tests.circuits.extracted.all_switches import CASES, make_case
 
 
 def _pairs(config, count, rng):
