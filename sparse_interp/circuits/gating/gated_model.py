@@ -242,12 +242,15 @@ def values_of_others(
   circuits asks for them once. None if the ablation needs none, or if they are
   too large to be kept.
   """
-  if model.ablation not in OF_OTHER_PROMPTS:
-    return None
-  width = sum(value.shape[-1] for value in model.values.values())
-  if 4 * batch.inputs()['tokens'].size * width > _MOST_BYTES:
+  if model.ablation not in OF_OTHER_PROMPTS or not can_be_kept(model, batch):
     return None
   return list(each_values_of_others(model, batch, seed))
+
+
+def can_be_kept(model: GatedModel, batch: Batch) -> bool:
+  """Whether all activations on a batch are few enough to be kept."""
+  width = sum(value.shape[-1] for value in model.values.values())
+  return 4 * batch.inputs()['tokens'].size * width <= _MOST_BYTES
 
 
 def each_values_of_others(

@@ -28,6 +28,7 @@ from sparse_interp.circuits.gating.batch import Batch
 from sparse_interp.circuits.gating.gated_model import (
   BATCH,
   all_outputs,
+  can_be_kept,
   each_values_of_others,
   values_of_others,
 )
@@ -159,7 +160,11 @@ def _of_each(compute):
 
 
 def answer_by_given_model(units: Units, keep: Mask) -> Answer:
-  """Answers of closed circuits inside `keep` under values of other prompts."""
+  """Answers of closed circuits inside `keep` under values of other prompts.
+
+  Of batches whose values are too large to be kept, the whole model answers.
+  """
+  by_gates = answer_by_gates(units)
   model, nodes = units.model, units.parts(keep).nodes
   given = given_model.make(model.config, model.params, nodes)
 
@@ -177,6 +182,8 @@ def answer_by_given_model(units: Units, keep: Mask) -> Answer:
   parts_of_batch = _of_each(parts_of)
 
   def answer(trial, batch):
+    if not can_be_kept(model, batch):
+      return by_gates(trial, batch)
     masks = units.masks(trial)
     gates = {
       site: jnp.asarray(masks[site][kept], jnp.float32)

@@ -29,3 +29,30 @@ def test_a_move_that_has_become_dear_waits_for_those_that_stayed_cheap():
     show=lambda keep, trials: None,
   )
   assert np.flatnonzero(left).tolist() == [1]
+
+
+def test_of_many_moves_the_cheapest_are_made_together():
+  tried = []
+
+  def loss(keep):
+    tried.append(int(keep.sum()))
+    return 1 - keep[-40:].mean()  # what comes before them costs nothing
+
+  def without(keep, units):
+    trial = keep.copy()
+    trial[units] = False
+    return trial
+
+  keep, queue = elimination._drop_together(
+    keep=np.ones(140, bool),
+    queue=[(i / 140, i, 0) for i in range(140)],
+    moves=[np.array([i]) for i in range(140)],
+    loss=loss,
+    without=without,
+    target=0.1,
+    show=lambda keep, trials: None,
+  )
+  assert not keep[:70].any()
+  assert loss(keep) <= 0.1
+  assert len(queue) == keep.sum()
+  assert len(tried) < 20
