@@ -11,8 +11,9 @@ subsets         the mean, for a random half of what was removed, drawn anew
                 for every batch: two removed parts that cancel each other
                 are found out when one of them comes back
 
-Several with commas between are asked for together: gates are learned under one
-after another at random, and a circuit has to hold under each.
+Several with commas between are asked for together: each step of learning gates
+draws one of them, those with larger losses more often, and a circuit has to
+hold under each.
 """
 
 import functools

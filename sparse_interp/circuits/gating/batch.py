@@ -6,6 +6,7 @@ Pairs of prompts (`task_loss`) and recorded sequences (`output_loss`) can.
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -81,3 +82,9 @@ class Batch(Protocol):
   def with_full(self, outputs: Callable[[], Outputs]) -> 'Batch':
     """The same with the full model's outputs, where losses ask for them."""
     ...
+
+
+@jax.jit
+def rows(batch: Batch, indices: Int[Array, 'chosen']) -> Batch:
+  """Rows of every array of a batch; compiled, since searches ask for many."""
+  return jax.tree.map(lambda array: array[indices], batch)

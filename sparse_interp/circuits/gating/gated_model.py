@@ -133,18 +133,7 @@ def run(
   others: Values | None = None,
 ) -> tuple[Float[Array, '...'], dict[str, Float[Array, '...']]]:
   """Logits and activations of the gated model; see `outputs`."""
-  if len(model.kinds) > 1:
-    key, drawn = jax.random.split(key)
-    ways = [
-      functools.partial(_run_under, model.under(kind)) for kind in model.kinds
-    ]
-    which = jax.random.randint(drawn, (), 0, len(ways))
-    return jax.lax.switch(which, ways, dict(gates), batch, key)
-  return _run_under(model, gates, batch, key, others)
-
-
-def _run_under(model, gates, batch, key, others=None):
-  values = model.values
+  model, values = model.under(model.kinds[0]), model.values
   if model.ablation in OF_OTHER_PROMPTS:
     values = others or _other_values(model, batch, key)
   if model.ablation == 'subsets':
@@ -176,11 +165,10 @@ def outputs(
   """What the gated model answers; see `task_loss` and `output_loss`.
 
   Args:
-    model: the model.
+    model: the model; of several ablations, the first counts.
     gates: by site and matrix; what is absent stays whole.
     batch: pairs or sequences.
-    key: draws other prompts and subsets, for ablations that have them, and
-      one of several ablations.
+    key: draws other prompts and subsets, for ablations that have them.
     others: values of other prompts, where `values_of_others` has them.
   """
   logits, _ = run(model, gates, batch, key, others)

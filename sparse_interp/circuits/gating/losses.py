@@ -22,6 +22,7 @@ KL_LOSS = (
 Scalar = Float[Array, ''] | float
 
 
+@jax.jit
 def pair_losses(
   differences: Float[Array | np.ndarray, '*pairs 2'],
   scale: Scalar = 1.0,
@@ -42,6 +43,7 @@ def pair_losses(
   return jnp.mean(jax.nn.softplus(signs * calibrated), axis=-1)
 
 
+@jax.jit
 def kl_losses(
   differences: Float[Array | np.ndarray, '*pairs 2'],
   full: Float[Array | np.ndarray, '*pairs 2'],

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from sparse_interp.circuits.gating.batch import rows
+
 OUTPUT_LOSS = (
   'mean over sequences of the squared distance from the recorded outputs, mean '
   'over positions after the first, divided by the variance of those outputs'
@@ -41,7 +43,7 @@ class Recorded(NamedTuple):
 
   def take(self, indices: Int[np.ndarray | Array, 'chosen']) -> 'Recorded':
     """The sequences at `indices`."""
-    return jax.tree.map(lambda array: array[indices], self)
+    return rows(self, indices)
 
   def inputs(self) -> dict[str, Any]:
     """Arguments of a model call."""

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from sparse_interp.circuits.gating import calibration
+from sparse_interp.circuits.gating.batch import rows
 from sparse_interp.circuits.gating.losses import (
   Scalar,
   kl_losses,
@@ -46,7 +47,7 @@ class Pairs(NamedTuple):
 
   def take(self, indices: Int[np.ndarray | Array, 'chosen']) -> 'Pairs':
     """The pairs at `indices`."""
-    return jax.tree.map(lambda array: array[indices], self)
+    return rows(self, indices)
 
   def inputs(self) -> dict[str, Any]:
     """Arguments of a model call: tokens and the positions that answer."""

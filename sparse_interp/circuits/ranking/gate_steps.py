@@ -22,6 +22,12 @@ from sparse_interp.circuits.gating.gates import heaviside
 from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.units import ByKey, unfold
 
+# Ablations are drawn in proportion to a running mean of the loss under each,
+# with this weight of the newest, ...
+_NEWEST = 0.3
+# ... and this much, in nats, added, so that none is forgotten.
+_ALWAYS = 0.02
+
 
 class GateState(NamedTuple):
   """What a step of the optimisation carries on.
@@ -31,8 +37,9 @@ class GateState(NamedTuple):
     calibration: log of the scale, and the shift, of answer logit differences.
     tau_sum: {key: sum of tau over the steps done}.
     optimizer: state of the optax chain.
-    key: draws other prompts and subsets.
+    key: draws ablations, other prompts and subsets.
     step: steps done.
+    seen: loss under each ablation, a running mean.
   """
 
   tau: ByKey
@@ -41,6 +48,7 @@ class GateState(NamedTuple):
   optimizer: Any
   key: Key[Array, '']
   step: Int[Array, '']
+  seen: Float[Array, 'kinds']
 
 
 def hyperparameters(config: PruneConfig) -> dict[str, np.float32]:
@@ -90,12 +98,15 @@ def _chunk_of_steps(
   """Scans over wanted steps; returns state, losses and units by step."""
   optimizer = _optimizer(hyper)
 
-  def objective(learned, price, indices, key):
+  ways = [functools.partial(outputs, model.under(kind)) for kind in model.kinds]
+
+  def objective(learned, price, indices, key, which):
     tau, calibration = learned
     log_scale, shift = hyper['calibrate'] * calibration
     step = functools.partial(heaviside, temperature=hyper['temperature'])
     batch = data.take(indices)
-    answers = outputs(model, unfold(model, tau, step), batch, key)
+    gates = unfold(model, tau, step)
+    answers = jax.lax.switch(which, ways, gates, batch, key)
     losses = batch.losses(
       answers, jnp.exp(log_scale), shift, hyper['kl_weight']
     )
@@ -105,15 +116,18 @@ def _chunk_of_steps(
 
   def update(state, indices):
     learned = (state.tau, state.calibration)
-    key, used = jax.random.split(state.key)
+    key, used, drawn = jax.random.split(state.key, 3)
+    which = jax.random.categorical(drawn, jnp.log(state.seen + _ALWAYS))
     gradient, shown = jax.grad(objective, has_aux=True)(
-      learned, _price(hyper, state.step), indices, used
+      learned, _price(hyper, state.step), indices, used, which
     )
+    moved = _NEWEST * (shown[0] - state.seen[which])
+    seen = state.seen.at[which].add(moved)
     updates, inner = optimizer.update(gradient, state.optimizer, learned)
     tau, calibration = optax.apply_updates(learned, updates)
     tau = jax.tree.map(lambda t: jnp.clip(t, -1, 1), tau)
     total = jax.tree.map(jnp.add, state.tau_sum, tau)
-    state = GateState(tau, calibration, total, inner, key, state.step + 1)
+    state = GateState(tau, calibration, total, inner, key, state.step + 1, seen)
     return state, shown
 
   def step(state, inputs):
@@ -158,6 +172,7 @@ def _start(
   lead: ByKey,
   seed: UInt32[Array, ''],
   names: tuple[str, ...],
+  kinds: int,
 ) -> GateState:
   """Gates with noise, led by attribution; all else at zero."""
   keys = jax.random.split(jax.random.key(seed), len(names) + 1)
@@ -174,14 +189,16 @@ def _start(
     _optimizer(hyper).init((tau, calibration)),
     keys[0],
     jnp.zeros((), jnp.int32),
+    jnp.full(kinds, np.log(2.0)),
   )
 
 
 # Names in their order: inside of a compiled function, dicts are sorted.
-start_one = jax.jit(_start, static_argnames='names')
+start_one = jax.jit(_start, static_argnames=('names', 'kinds'))
 
 
-@functools.partial(jax.jit, static_argnames='names')
-def start_several(hyper, lead, seed, names):
+@functools.partial(jax.jit, static_argnames=('names', 'kinds'))
+def start_several(hyper, lead, seed, names, kinds):
   """States of several jobs before their first step."""
-  return jax.vmap(functools.partial(_start, names=names))(hyper, lead, seed)
+  start = functools.partial(_start, names=names, kinds=kinds)
+  return jax.vmap(start)(hyper, lead, seed)

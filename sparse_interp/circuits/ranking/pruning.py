@@ -188,7 +188,8 @@ def _optimize(run, start, jobs, units, leads, progress, stack, unfinished):
   chunks = -(-steps // _CHUNK)
   hyper = stack([gate_steps.hyperparameters(config) for config in configs])
   seeds = stack([np.uint32(seed % 2**32) for *_, seed in jobs])
-  begin = lambda leads: start(hyper, stack(leads), seeds, tuple(units.sizes))  # noqa: E731
+  fixed = tuple(units.sizes), len(units.model.kinds)
+  begin = lambda leads: start(hyper, stack(leads), seeds, *fixed)  # noqa: E731
   # (2, jobs, steps): losses and active units.
   numbers = np.zeros((2, len(jobs), chunks * _CHUNK), np.float32)
   known = _restore(

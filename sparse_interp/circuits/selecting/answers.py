@@ -186,8 +186,7 @@ def answer_by_given_model(units: Units, keep: Mask) -> Answer:
       return by_gates(trial, batch)
     masks = units.masks(trial)
     gates = {
-      site: jnp.asarray(masks[site][kept], jnp.float32)
-      for site, kept in nodes.items()
+      site: masks[site][kept].astype(np.float32) for site, kept in nodes.items()
     }
     found = [
       np.asarray(given_model.answers(given, taken, gates, part))
@@ -258,7 +257,7 @@ def answer_by_small_model(units: Units, keep: Mask) -> Answer:
       key: mask[(parts.edges if is_matrix(key) else parts.nodes)[key]]
       for key, mask in masks.items()
     }
-    gates = {k: jnp.asarray(g, jnp.float32) for k, g in gates.items()}
+    gates = {k: gate.astype(np.float32) for k, gate in gates.items()}
     answers = [
       np.asarray(_small_answers(small, positions, means, part, gates))
       for part in parts_of_batch(batch)

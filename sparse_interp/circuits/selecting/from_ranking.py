@@ -22,7 +22,7 @@ from sparse_interp.circuits.selecting.answers import selection_loss
 from sparse_interp.circuits.selecting.bisection import Ranked, goal_for
 from sparse_interp.circuits.selecting.judging import Tried, best, judge
 from sparse_interp.circuits.selecting.parted import Split
-from sparse_interp.circuits.selecting.refining import refinements
+from sparse_interp.circuits.selecting.refining import complete, refinements
 from sparse_interp.circuits.unfinished import Unfinished, question
 from sparse_interp.circuits.units import Mask, Units
 
@@ -125,24 +125,31 @@ def select(
   ranked = Ranked(units, order, data.chosen, config, unfinished)
   _check_empty_loss(ranked.loss(np.zeros(order.size, bool)), config)
   goal = goal_for(config.target_loss, config.margin, full_loss)
+
+  def judged(circuit):
+    keep = complete(units, circuit, data, config, unfinished)
+    return Tried(
+      keep,
+      *unfinished.recall(
+        question('judge', keep), lambda: [*judge(units, keep, data, config)[1:]]
+      ),
+    )
+
   tried, attempts = [], []
   for _ in range(config.attempts):
     k, _, keep = ranked.smallest(goal, max(1, first_guess))
-    circuits = refinements(
-      *(units, ranked, keep, data, goal, full_loss, config, progress),
-      unfinished,
-    )
-    tried += [
-      Tried(
-        keep,
-        *unfinished.recall(
-          question('judge', keep),
-          lambda keep=keep: [*judge(units, keep, data, config)[1:]],
-        ),
+    new = [
+      judged(circuit)
+      for circuit in refinements(
+        *(units, ranked, keep, data, goal, full_loss, config, progress),
+        unfinished,
       )
-      for keep in circuits
     ]
-    new = tried[-len(circuits) :]
+    closest = min((one.holdout_high for one in new), default=np.inf)
+    # What the bisection found is larger, and only of use where nothing else is.
+    if closest > config.target_loss:
+      new.append(judged(keep))
+    tried += new
     attempts.append(
       {
         'goal': goal,
@@ -153,10 +160,10 @@ def select(
         'holdout_high': [one.holdout_high for one in new],
       }
     )
-    # The bisected circuit comes last: it alone is not what was asked for.
-    excess = (
-      min(one.holdout_high for one in (new[:-1] or new)) - config.target_loss
-    )
+    # The bisected circuit alone is not what was asked for.
+    if not config.eliminate:
+      closest = new[-1].holdout_high
+    excess = closest - config.target_loss
     if excess <= 0:
       break
     # Closer to the full model, never beyond what it can do.

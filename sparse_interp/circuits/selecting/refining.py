@@ -26,7 +26,7 @@ def refinements(
   progress: Progress | None,
   unfinished: Unfinished,
 ) -> list[Mask]:
-  """Circuits to judge: eliminated from one or two starts, then the bisected.
+  """What elimination leaves of a bisected circuit, from one or two starts.
 
   Args:
     units: of the model.
@@ -39,41 +39,47 @@ def refinements(
     progress: called now and then with what there is to show.
     unfinished: keeps what was measured.
   """
-  circuits = []
-  if config.eliminate:
-    starts = [keep]
-    # Where nothing is to spare, a greedy search soon has no way to go: it also
-    # starts from a circuit that is closer to the full model. Not with several
-    # ablations, where every trial takes that many times as long.
-    if len(units.model.kinds) == 1:
-      _, _, larger = ranked.smallest(
-        full_loss + _ROOM * (goal - full_loss), max(1, int(keep.sum()))
-      )
-      starts += [larger] if larger.sum() <= _LARGEST else []
-    circuits = [
-      eliminate(
-        units,
-        start,
-        data.chosen,
-        goal,
-        config.calibrate,
-        config.target_on,
-        _show_what_is_left(progress, f'{i + 1} of {len(starts)}'),
-        unfinished,
-      )
-      for i, start in enumerate(starts)
-    ]
-  circuits.append(keep)
+  if not config.eliminate:
+    return []
+  starts = [keep]
+  # Where nothing is to spare, a greedy search soon has no way to go: it also
+  # starts from a circuit that is closer to the full model. Not with several
+  # ablations, where every trial takes that many times as long.
+  if len(units.model.kinds) == 1:
+    _, _, larger = ranked.smallest(
+      full_loss + _ROOM * (goal - full_loss), max(1, int(keep.sum()))
+    )
+    starts += [larger] if larger.sum() <= _LARGEST else []
+  return [
+    eliminate(
+      units,
+      start,
+      data.chosen,
+      goal,
+      config.calibrate,
+      config.target_on,
+      _show_what_is_left(progress, f'{i + 1} of {len(starts)}'),
+      unfinished,
+    )
+    for i, start in enumerate(starts)
+  ]
+
+
+def complete(
+  units: Units,
+  keep: Mask,
+  data: Split,
+  config: PruneConfig,
+  unfinished: Unfinished,
+) -> Mask:
+  """A circuit with what it lacks for the model to need it."""
   if config.min_necessity is not None:
-    circuits = [
-      add_until_necessary(
-        *(units, circuit, data.chosen, config.min_necessity),
-        unfinished,
-        config.bounded,
-      )
-      for circuit in circuits
-    ]
-  return [units.settle(circuit) for circuit in circuits]
+    keep = add_until_necessary(
+      *(units, keep, data.chosen, config.min_necessity),
+      unfinished,
+      config.bounded,
+    )
+  return units.settle(keep)
 
 
 def _show_what_is_left(progress, which):
