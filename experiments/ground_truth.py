@@ -53,6 +53,7 @@ def get_config() -> config_dict.ConfigDict:
     # chosen beforehand, not by what comes out.
     target_loss=1e-2,
     margin=5e-3,
+    standard_errors=0.0,
     attempts=1,
     calibrate='after',
     steps=400,
@@ -76,7 +77,9 @@ def get_config() -> config_dict.ConfigDict:
     PruneConfig,
     gates='edges',
     ablation='mean',
+    steps=160,
     k_coef=3e-3,
+    standard_errors=0.0,
     calibrate='during',
     bounded=False,
     min_necessity=None,

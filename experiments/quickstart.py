@@ -62,6 +62,9 @@ def get_config(size: str = 'laptop') -> config_dict.ConfigDict:
     config.prune.target_loss = 0.55
     config.prune.least_probability = 0.0
     config.prune.steps = 10
+    # Most of the time goes into tracing, once for each of these.
+    config.prune.ablation = 'mean,counterfactual'
+    config.prune.attempts = 1
     config.prune.selection_pairs = 16
     config.prune.holdout_pairs = 16
     config.prune.batch_pairs = 8

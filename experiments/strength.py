@@ -41,6 +41,8 @@ def get_config() -> config_dict.ConfigDict:
   config.prune = sections.section(
     PruneConfig,
     leave_out=('gates', 'k_coef', 'eliminate', 'ablation', 'products'),
+    steps=160,
+    standard_errors=0.0,
     calibrate='during',
     bounded=False,
     min_necessity=None,

@@ -30,7 +30,8 @@ pytestmark = pytest.mark.slow
 _INSTEAD = {
   "'final_kwarg'": "'else_elif'",
   'seed=0)': (
-    'si.PruneConfig(target_loss=0.55, steps=10, selection_pairs=16, '
+    "si.PruneConfig(ablation='mean', target_loss=0.55, steps=10, "
+    'selection_pairs=16, '
     'holdout_pairs=16, batch_pairs=8), seed=0, train_pairs=48, test_pairs=16)'
   ),
 }
@@ -110,6 +111,7 @@ def test_the_same_from_a_model_trained_in_memory(tmp_path, directory):
   assert model.workdir is None
   assert model.hash == si.load(directory / 'runs' / 'quickstart').hash
   config = si.PruneConfig(
+    ablation='mean',
     target_loss=0.55,
     steps=10,
     selection_pairs=16,

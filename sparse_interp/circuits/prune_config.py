@@ -29,6 +29,7 @@ RECIPES = {
     'k_warmup_fraction': 0.0,
     'init_attribution': 0.0,
     'margin': 0.0,
+    'standard_errors': 0.0,
     'attempts': 1,
     'calibrate': 'after',
     'bounded': False,
@@ -86,6 +87,8 @@ class PruneConfig:
       fact about two logits, and has no behaviour.
     margin: how far below the target the search stays on the pairs it sees, so
       that unseen pairs reach the target, too.
+    standard_errors: of the mean loss on the pairs it sees, how many the search
+      adds: a circuit is found by the end of its interval on other pairs.
     selection_pairs: training pairs on which the search measures the loss.
     holdout_pairs: further training pairs, seen by neither optimisation nor
       search: where they miss the target, the search starts over with a wider
@@ -132,6 +135,7 @@ class PruneConfig:
   target_loss: float = 0.15
   least_probability: float = 0.1
   margin: float = 0.03
+  standard_errors: float = 2.0
   selection_pairs: int = 128
   holdout_pairs: int = 192
   attempts: int = 3
@@ -152,7 +156,10 @@ class PruneConfig:
       _require(field, getattr(self, field) >= 1, self, 'at least 1')
     for field in ('learning_rate', 'temperature', 'clip', 'target_loss'):
       _require(field, getattr(self, field) > 0, self, 'positive')
-    nonnegative = 'k_coef weight_decay init_noise_scale init_attribution margin'
+    nonnegative = (
+      'k_coef weight_decay init_noise_scale init_attribution margin '
+      'standard_errors'
+    )
     for field in nonnegative.split():
       _require(field, getattr(self, field) >= 0, self, 'at least 0')
     for field in ('beta1', 'warmup_fraction', 'k_warmup_fraction'):

@@ -6,6 +6,7 @@ import pytest
 from sparse_interp.circuits import faithfulness
 from sparse_interp.circuits import units as units_lib
 from sparse_interp.circuits.gating import gated_model, losses, task_loss
+from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.selecting import answers, necessity
 
 
@@ -69,20 +70,45 @@ def test_a_tied_unit_is_added_as_one(known):
   assert np.all(known.true_units(units)[keep])
 
 
+def _mean(calibrate, target_on='task'):
+  return PruneConfig(
+    calibrate=calibrate, target_on=target_on, standard_errors=0.0
+  )
+
+
 def test_a_quiet_circuit_passes_only_under_its_calibration(known):
   quiet = np.tile(np.array([[0.1, -0.1]], np.float32), (32, 1))
   pairs = task_loss.make_pairs(known.test)
-  raw = answers.selection_loss(pairs, quiet, 'after')
-  calibrated = answers.selection_loss(pairs, quiet, 'during')
+  raw = answers.selection_loss(pairs, quiet, _mean('after'))
+  calibrated = answers.selection_loss(pairs, quiet, _mean('during'))
   np.testing.assert_allclose(raw, np.log1p(np.exp(-0.1)), rtol=1e-5)
   assert calibrated < 0.2
+
+
+def test_a_loss_that_few_pairs_decide_is_less_sure(known):
+  pairs = task_loss.make_pairs(known.test)
+  even = np.tile(np.array([[0.5, -0.5]], np.float32), (32, 1))
+  uneven = even * np.where(np.arange(32) % 8, 4, -2)[:, None]
+  sure = PruneConfig(calibrate='after', standard_errors=2.0)
+  for found in (even, uneven):
+    single = np.asarray(pairs.losses(found))
+    expected = single.mean() + 2 * single.std() / np.sqrt(32)
+    np.testing.assert_allclose(
+      answers.selection_loss(pairs, found, sure), expected, rtol=1e-5
+    )
+  mean = answers.selection_loss(pairs, even, _mean('after'))
+  np.testing.assert_allclose(
+    answers.selection_loss(pairs, even, sure), mean, rtol=1e-5
+  )
+  uneven_mean = answers.selection_loss(pairs, uneven, _mean('after'))
+  assert answers.selection_loss(pairs, uneven, sure) > uneven_mean + 0.1
 
 
 def test_a_target_on_kl_measures_kl(known):
   pairs = gated_model.add_full(known.model, task_loss.make_pairs(known.test))
   wrong = np.zeros((32, 2), np.float32)
-  assert answers.selection_loss(pairs, pairs.full, 'after', 'kl') < 1e-6
+  assert answers.selection_loss(pairs, pairs.full, _mean('after', 'kl')) < 1e-6
   np.testing.assert_allclose(
-    answers.selection_loss(pairs, wrong, 'after', 'kl'),
+    answers.selection_loss(pairs, wrong, _mean('after', 'kl')),
     losses.kl_losses(wrong, pairs.full).mean(),
   )

@@ -154,9 +154,10 @@ def test_without_elimination_the_lowest_ranked_unit_is_needed(known, gates):
   ('losses', 'kept'),
   [
     # Holdout losses of the eliminated circuit, of the one that elimination
-    # found from a nearer start, and of the bisected one.
-    ((0.2, 0.12, 0.1), 1),
-    ((0.1, 0.12, 0.1), 0),
+    # found from a nearer start, and of the bisected one, where it is judged:
+    # only if none of the others holds.
+    ((0.2, 0.12), 1),
+    ((0.1, 0.12), 0),
     ((0.2, 0.2, 0.1), 2),
     ((0.3, 0.2, 0.4), 1),
   ],
@@ -176,10 +177,14 @@ def test_of_circuits_that_hold_on_unseen_pairs_the_smallest_is_taken(
   monkeypatch.setattr(from_ranking, 'judge', judge)
   # Any mask will do; they only must be told apart.
   circuits = [np.eye(units.count, dtype=bool)[i] for i in range(3)]
-  monkeypatch.setattr(from_ranking, 'refinements', lambda *_: circuits)
+  monkeypatch.setattr(from_ranking, 'refinements', lambda *_: circuits[:2])
+  monkeypatch.setattr(
+    from_ranking.Ranked, 'smallest', lambda *_: (1, 0.0, circuits[2])
+  )
   order = np.argsort(~known.true_units(units), kind='stable')
   found = from_ranking.select(units, order, 5, data, config)
   np.testing.assert_array_equal(found.keep, circuits[kept])
+  assert len(seen) == len(losses)
 
 
 @pytest.mark.slow

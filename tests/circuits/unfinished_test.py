@@ -179,7 +179,12 @@ def test_an_elimination_says_how_long_it_still_takes(known):
   keep = np.ones(units.count, bool)
   pairs = task_loss.make_pairs(known.train).take(np.arange(16))
   elimination.eliminate(
-    units, keep, pairs, 0.3, 'during', progress=shown.append
+    units,
+    keep,
+    pairs,
+    0.3,
+    PruneConfig(calibrate='during', standard_errors=0.0),
+    progress=shown.append,
   )
   assert {left.number for left in shown} >= {0, 1}
   # Before the first trial nothing is known of their pace.

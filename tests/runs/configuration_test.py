@@ -54,8 +54,10 @@ def test_what_the_quickstart_prunes_with_is_the_default():
     assert prune_run.prune_config(config) == PruneConfig()
   # The values that the published numbers were measured with.
   assert PruneConfig() == PruneConfig(
-    k_coef=5e-3,
-    steps=160,
+    k_coef=1e-3,
+    steps=320,
+    margin=0.03,
+    standard_errors=2.0,
     learning_rate=3e-2,
     batch_pairs=16,
     k_warmup_fraction=0.5,
@@ -77,12 +79,16 @@ def test_where_experiments_differ_from_the_default_is_known():
     'holdout_pairs': 16,
     'batch_pairs': 8,
     'least_probability': 0.0,
+    'ablation': 'mean,counterfactual',
+    'attempts': 1,
   }
   config = strength.get_config()
   assert _differences(config.prune) == {
     'min_necessity': None,
     'calibrate': 'during',
     'bounded': False,
+    'steps': 160,
+    'standard_errors': 0.0,
   }
   nodes, edges = (
     dataclasses.asdict(strength_run.hyperparameters(config, gates, False))
@@ -98,6 +104,7 @@ def test_where_experiments_differ_from_the_default_is_known():
     'min_necessity': None,
     'selection_pairs': 64,
     'holdout_pairs': 128,
+    'standard_errors': 0.0,
   }
   assert _differences(config.compiled) == for_all | {
     'ablation': 'task_mean',
@@ -106,13 +113,13 @@ def test_where_experiments_differ_from_the_default_is_known():
     'attempts': 1,
     'steps': 400,
     'batch_pairs': 32,
-    'k_coef': 1e-3,
     'learning_rate': 1e-2,
     'init_attribution': 0.0,
   }
   assert _differences(config.planted) == for_all | {
     'gates': 'edges',
     'ablation': 'mean',
+    'steps': 160,
     'k_coef': 3e-3,
     'calibrate': 'during',
     'bounded': False,

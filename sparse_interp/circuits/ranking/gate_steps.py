@@ -87,6 +87,13 @@ def _optimizer(hyper: Mapping) -> optax.GradientTransformation:
   )
 
 
+def draw_ablation(
+  key: Key[Array, ''], seen: Float[Array, 'kinds']
+) -> Int[Array, '']:
+  """Number of an ablation, in proportion to the loss last seen under each."""
+  return jax.random.categorical(key, jnp.log(seen + _ALWAYS))
+
+
 def _chunk_of_steps(
   model: GatedModel,
   data: Batch,
@@ -117,7 +124,7 @@ def _chunk_of_steps(
   def update(state, indices):
     learned = (state.tau, state.calibration)
     key, used, drawn = jax.random.split(state.key, 3)
-    which = jax.random.categorical(drawn, jnp.log(state.seen + _ALWAYS))
+    which = draw_ablation(drawn, state.seen)
     gradient, shown = jax.grad(objective, has_aux=True)(
       learned, _price(hyper, state.step), indices, used, which
     )

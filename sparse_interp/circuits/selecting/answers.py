@@ -32,6 +32,7 @@ from sparse_interp.circuits.gating.gated_model import (
   each_values_of_others,
   values_of_others,
 )
+from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.units import Mask, Units
 from sparse_interp.models.sites import edge_ends, is_matrix
 
@@ -46,20 +47,24 @@ SOME_PAIRS = 16
 def selection_loss(
   batch: Batch,
   answers: Float[Array | np.ndarray, 'size ...'],
-  calibrate: str,
-  target_on: str = 'task',
+  config: PruneConfig,
 ) -> float:
-  """Mean loss that a search compares with its target.
+  """Loss that a search compares with its target.
+
+  The mean, and so many standard errors above it: what a few pairs decide will
+  be otherwise on other pairs.
 
   Args:
     batch: pairs or sequences.
     answers: of a circuit.
-    calibrate: 'after': raw; 'during': under the best scale and shift.
-    target_on: 'task' or 'kl'.
+    config: says which loss, whether raw or under the best scale and shift, and
+      how many standard errors.
   """
-  fitted = batch.calibrate(answers) if calibrate == 'during' else (1.0, 0.0)
-  losses = batch.losses(answers, *fitted, kl_weight=float(target_on == 'kl'))
-  return float(jnp.mean(losses))
+  during, kl = config.calibrate == 'during', config.target_on == 'kl'
+  fitted = batch.calibrate(answers) if during else (1.0, 0.0)
+  losses = np.asarray(batch.losses(answers, *fitted, kl_weight=float(kl)))
+  error = losses.std() / np.sqrt(losses.size)
+  return float(losses.mean() + config.standard_errors * error)
 
 
 def answer_by_gates(
@@ -120,8 +125,7 @@ def worst_loss(
   keep: Mask,
   batch: Batch,
   limit: float,
-  calibrate: str,
-  target_on: str,
+  config: PruneConfig,
 ) -> float:
   """Largest `selection_loss` of a circuit, or the first beyond a limit.
 
@@ -130,12 +134,11 @@ def worst_loss(
     keep: the circuit.
     batch: pairs or sequences.
     limit: beyond it, the other ablations are not looked at.
-    calibrate: see `selection_loss`.
-    target_on: see `selection_loss`.
+    config: see `selection_loss`.
   """
   worst = -np.inf
   for answer in answers:
-    loss = selection_loss(batch, answer(keep, batch), calibrate, target_on)
+    loss = selection_loss(batch, answer(keep, batch), config)
     worst = max(worst, loss)
     if worst > limit:
       break

@@ -119,8 +119,7 @@ class Ranked:
     return self._unfinished.recall(
       question('first', keep),
       lambda: worst_loss(
-        *(self._answers, keep, self._batch),
-        *(config.target_loss, config.calibrate, config.target_on),
+        *(self._answers, keep, self._batch, config.target_loss, config)
       ),
     )
 

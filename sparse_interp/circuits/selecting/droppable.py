@@ -1,5 +1,7 @@
 """How many kept units are not needed: a circuit has none, if it is minimal."""
 
+import dataclasses
+
 import numpy as np
 
 from sparse_interp.circuits.gating.batch import Batch
@@ -30,12 +32,13 @@ def count_droppable(
     chosen: pairs of the search; the first BATCH of them say so.
     config: what was asked for.
   """
+  config = dataclasses.replace(config, standard_errors=0.0)
   some = chosen.take(np.arange(min(BATCH, chosen.size)))
   answers = answers_inside(units, keep).each
 
   def suffices(trial):
-    asked = config.target_loss, config.calibrate, config.target_on
-    return worst_loss(answers, trial, some, *asked) <= config.target_loss
+    loss = worst_loss(answers, trial, some, config.target_loss, config)
+    return loss <= config.target_loss
 
   def is_necessary(trial):
     least = config.min_necessity

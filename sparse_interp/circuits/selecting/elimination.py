@@ -8,6 +8,7 @@ ablations are known to the full model alone, chunks are dropped, and no single
 units.
 """
 
+import dataclasses
 import functools
 import heapq
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import numpy as np
 
 from sparse_interp.circuits.gating.batch import Batch
 from sparse_interp.circuits.gating.gated_model import gate_slopes
+from sparse_interp.circuits.prune_config import PruneConfig
 from sparse_interp.circuits.selecting.answers import (
   SOME_PAIRS,
   answer_by_gates,
@@ -74,8 +76,7 @@ def eliminate(
   keep: Mask,
   batch: Batch,
   target: float,
-  calibrate: str = 'after',
-  target_on: str = 'task',
+  config: PruneConfig,
   progress: Callable[[Left], None] | None = None,
   unfinished: Unfinished | None = None,
 ) -> Mask:
@@ -89,8 +90,7 @@ def eliminate(
     keep: the circuit; must meet the target.
     batch: training pairs or sequences.
     target: largest loss allowed.
-    calibrate: 'after' or 'during', as in PruneConfig.
-    target_on: 'task' or 'kl', as in PruneConfig.
+    config: says which loss.
     progress: called with what is left, after every trial of a single move.
     unfinished: keeps the losses, and has those of the same elimination that
       was interrupted.
@@ -105,12 +105,16 @@ def eliminate(
     'some': batch.take(np.arange(min(SOME_PAIRS, batch.size))),
   }
 
+  # An order of single units needs no certainty.
+  losses = {
+    'all': config,
+    'some': dataclasses.replace(config, standard_errors=0.0),
+  }
+
   def cost(answers, trial, which, *within):
     return unfinished.recall(
       question(f'loss {which}', trial, *within),
-      lambda: worst_loss(
-        *(answers, trial, batches[which], target, calibrate, target_on)
-      ),
+      lambda: worst_loss(answers, trial, batches[which], target, losses[which]),
     )
 
   def cheapest(mask):
@@ -120,10 +124,10 @@ def eliminate(
 
   def by_slope(mask):
     gates, slopes = units.unfold(mask), 0.0
-    kl = float(target_on == 'kl')
+    kl = float(config.target_on == 'kl')
     for one, answer in zip(reversed(units.by_kind()), by_gates, strict=True):
       fitted = (1.0, 0.0)
-      if calibrate == 'during':
+      if config.calibrate == 'during':
         fitted = batch.calibrate(answer(mask, batch))
       found = gate_slopes(one.model, gates, batches['some'], *fitted, kl)
       slopes = slopes + one.slopes(found)

@@ -5,6 +5,7 @@ ranking that meets the target, then what else can be left out of it, and among
 the circuits tried the smallest one that also holds on pairs it has not seen.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,21 +74,28 @@ def rank_units(
 
 def check_full_loss(
   model: GatedModel, chosen: Batch, config: PruneConfig
-) -> float:
-  """Loss of the full model on the selection pairs.
+) -> tuple[float, PruneConfig]:
+  """Loss of the full model on the selection pairs, and what can be asked there.
+
+  The configuration is the given one; without standard errors, where the full
+  model reaches its target only without them.
 
   Raises:
     Unprunable: if the full model itself misses the target.
   """
   answers = gated_model.all_outputs(model, {}, chosen)
-  loss = selection_loss(chosen, answers, config.calibrate, config.target_on)
+  certain = selection_loss(chosen, answers, config)
+  if certain <= config.target_loss:
+    return certain, config
+  mean = dataclasses.replace(config, standard_errors=0.0)
+  loss = selection_loss(chosen, answers, mean)
   if loss > config.target_loss:
     raise Unprunable(
       "target_loss must be at least the full model's loss on training "
       f'pairs, {loss:.3f}, got {config.target_loss}; train the model longer or '
       'raise the target.'
     )
-  return loss
+  return loss, mean
 
 
 def select(
@@ -120,7 +128,7 @@ def select(
     Unprunable: if the full model itself misses the target, or if it is met
       when everything is removed.
   """
-  full_loss = check_full_loss(units.model, data.chosen, config)
+  full_loss, config = check_full_loss(units.model, data.chosen, config)
   unfinished = unfinished or Unfinished()
   ranked = Ranked(units, order, data.chosen, config, unfinished)
   _check_empty_loss(ranked.loss(np.zeros(order.size, bool)), config)
@@ -163,11 +171,11 @@ def select(
     # The bisected circuit alone is not what was asked for.
     if not config.eliminate:
       closest = new[-1].holdout_high
-    excess = closest - config.target_loss
-    if excess <= 0:
+    if closest <= config.target_loss:
       break
-    # Closer to the full model, never beyond what it can do.
-    goal = max(goal - excess - 0.01, (full_loss + goal) / 2)
+    # Closer to the full model by the factor that was missing; not by more than
+    # half of the way, since few units more or less are to be had there.
+    goal = max(goal * config.target_loss / closest, (full_loss + goal) / 2)
   found = best(tried, config.target_loss)
   return PruneResult(
     units,

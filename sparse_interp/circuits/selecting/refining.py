@@ -56,8 +56,7 @@ def refinements(
       start,
       data.chosen,
       goal,
-      config.calibrate,
-      config.target_on,
+      config,
       _show_what_is_left(progress, f'{i + 1} of {len(starts)}'),
       unfinished,
     )

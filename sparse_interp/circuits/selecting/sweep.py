@@ -5,6 +5,7 @@ no more than a few evaluations for each of its points (arXiv 2511.13653 draws
 such curves, as geometric means over tasks).
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,10 +64,11 @@ def curve(
     target are None where the full model itself misses it on the selection
     pairs.
   """
+  config = dataclasses.replace(config, standard_errors=0.0)
   ranked = Ranked(units, order, data.chosen, config)
   whole = gated_model.all_outputs(units.model, {}, data.chosen)
   loss_of = lambda answers: selection_loss(  # noqa: E731
-    data.chosen, answers, config.calibrate, config.target_on
+    data.chosen, answers, config
   )
   full_loss, answer = loss_of(whole), answer_by_gates(units)
   points, guess = [], active
@@ -82,8 +84,7 @@ def curve(
         keep,
         data.chosen,
         goal,
-        config.calibrate,
-        config.target_on,
+        config,
       )
       keep = units.settle(keep)
       loss = loss_of(answer(keep, data.chosen))

@@ -113,7 +113,7 @@ def search(
       )
   units = units_of(model, base)
   data = part(model, train, base)
-  full_loss = check_full_loss(model, data.chosen, base)
+  full_loss, asked = check_full_loss(model, data.chosen, base)
   goal = goal_for(base.target_loss, base.margin, full_loss)
   journal = Journal(directory, identity(model, {'train': train}, base, seed))
   began, before = time.monotonic(), len(journal.trials)
@@ -131,7 +131,7 @@ def search(
     ):
       start = time.monotonic()
       rankings.append(rank_units(optimized, units))
-      scored = _score(units, rankings[-1], data, goal, base)
+      scored = _score(units, rankings[-1], data, goal, asked)
       seconds = share + time.monotonic() - start
       finished.append(
         {'trial': known + i, 'params': params, **scored, 'seconds': seconds}
