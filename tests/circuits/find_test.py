@@ -187,6 +187,30 @@ def test_of_circuits_that_hold_on_unseen_pairs_the_smallest_is_taken(
   assert len(seen) == len(losses)
 
 
+def test_more_certainty_than_the_full_model_has_is_not_asked_for(
+  known, monkeypatch
+):
+  pairs = task_loss.make_pairs(known.train).take(np.arange(16))
+  found = np.tile(np.array([[2.0, -2.0]], np.float32), (16, 1))
+  found[0] = 0.0
+  monkeypatch.setattr(from_ranking.gated_model, 'all_outputs', lambda *_: found)
+  mean = float(pairs.losses(found).mean())
+  asked = dataclasses.replace(
+    _CONFIG, calibrate='after', standard_errors=2.0, margin=0.0
+  )
+  check = lambda target: from_ranking.check_full_loss(  # noqa: E731
+    known.model, pairs, dataclasses.replace(asked, target_loss=target)
+  )
+  loss, config = check(mean + 0.2)
+  assert config.standard_errors == 2.0
+  assert mean + 0.05 < loss <= mean + 0.2
+  loss, config = check(mean + 0.01)
+  assert config.standard_errors == 0.0
+  np.testing.assert_allclose(loss, mean, rtol=1e-6)
+  with pytest.raises(from_ranking.Unprunable):
+    check(mean - 0.01)
+
+
 @pytest.mark.slow
 def test_a_target_on_kl_is_met_in_kl(known):
   config = dataclasses.replace(
