@@ -32,8 +32,10 @@ def count_droppable(
     chosen: pairs of the search; the first BATCH of them say so.
     config: what was asked for.
   """
-  config = dataclasses.replace(config, standard_errors=0.0)
   some = chosen.take(np.arange(min(BATCH, chosen.size)))
+  # Errors are those of the mean over all pairs, though few are looked at.
+  errors = config.standard_errors * np.sqrt(some.size / chosen.size)
+  config = dataclasses.replace(config, standard_errors=errors)
   answers = answers_inside(units, keep).each
 
   def suffices(trial):
