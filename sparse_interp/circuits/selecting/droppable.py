@@ -1,6 +1,7 @@
 """How many kept units are not needed: a circuit has none, if it is minimal."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -34,7 +35,8 @@ def count_droppable(
   """
   some = chosen.take(np.arange(min(BATCH, chosen.size)))
   # Errors are those of the mean over all pairs, though few are looked at.
-  errors = config.standard_errors * np.sqrt(some.size / chosen.size)
+  share = some.size / chosen.size
+  errors = config.standard_errors * math.sqrt(share)
   config = dataclasses.replace(config, standard_errors=errors)
   answers = answers_inside(units, keep).each
 
