@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_thousand_units_on_a_million_tokens_fit_in_two_gigabytes(tmp_path):
   # As users run it: the tests ask XLA for eight devices and for haste.
   environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}

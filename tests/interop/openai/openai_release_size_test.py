@@ -72,7 +72,7 @@ def test_loading_takes_little_more_memory_than_the_file(tmp_path):
   assert 0.9 * size < peak < 1.2 * size + 60e6
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_published_size_loads_as_fast_as_with_torch(tmp_path):
   config = GPTConfig(context_length=1024, sink=True, position='added')
   size = _save_random(tmp_path, config)
